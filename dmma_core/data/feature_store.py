@@ -1,0 +1,230 @@
+"""The feature set on storage: written shard by shard with markers, read row by row without copies.
+
+    features/<dataset>/part-00000.parquet   one file per shard, all its rows
+                       part-00000.json      marker of that shard: rows, sha256, rejected clips; written after the file
+                       captions.parquet     text features, one row per distinct caption
+                       rejected.parquet     clips that could not be extracted, with their reason
+                       FEATURES.json        schema, encoder fingerprints, parts and checksums; written last
+
+A shard is a fixed set of clips (decided by the manifest alone), so a repeated run writes the same shards and skips
+those that carry a marker: every clip ends up in the set exactly once, however often the job was killed.
+"""
+
+import hashlib
+import io
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dmma_core.data.feature_schema import SCHEMA_VERSION, TENSORS, FeatureSchema, rows_to_table
+from dmma_core.data.manifest import Clip, Manifest, Rejected, read_marker, write_rows
+from dmma_core.errors import IncompleteError, SchemaError, StorageError
+from dmma_core.provenance import fingerprint, provenance
+from dmma_core.storage import paths
+from dmma_core.tensors import Array
+
+MARKER = "FEATURES.json"
+CAPTIONS = "captions.parquet"
+ROWS_PER_GROUP = 8
+_CACHE_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A fixed piece of the work: the clips of `part-<index>.parquet`."""
+
+    index: int
+    clips: tuple[Clip, ...]
+
+    @property
+    def name(self) -> str:
+        return f"part-{self.index:05d}"
+
+
+def plan_shards(manifest: Manifest, clips_per_shard: int) -> list[Shard]:
+    """Cut the manifest into shards, in clip_id order; the same manifest always gives the same shards."""
+    clips = manifest.clips
+    return [
+        Shard(index, tuple(clips[start : start + clips_per_shard]))
+        for index, start in enumerate(range(0, len(clips), clips_per_shard))
+    ]
+
+
+def shard_key(shard: Shard, schema: FeatureSchema) -> str:
+    """Identity of a shard's contents: its clips and the encoders. A marker with another key is ignored."""
+    return fingerprint({"clips": [asdict(clip) for clip in shard.clips], "schema": schema.to_dict()})
+
+
+def shard_is_complete(uri: str, shard: Shard, schema: FeatureSchema) -> bool:
+    marker_uri = paths.join(uri, f"{shard.name}.json")
+    return paths.exists(marker_uri) and paths.read_json(marker_uri).get("key") == shard_key(shard, schema)
+
+
+def write_shard(
+    uri: str, shard: Shard, schema: FeatureSchema, rows: Sequence[Mapping[str, Any]], rejected: Sequence[Rejected]
+) -> None:
+    """Write one shard (rows from `FeatureSchema.encode_row`, any order), then its marker.
+
+    Raises SchemaError unless rows and rejected together are exactly the shard's clips, each once.
+    """
+    given = sorted([row["clip_id"] for row in rows] + [row.clip_id for row in rejected])
+    if given != sorted(clip.clip_id for clip in shard.clips):
+        raise SchemaError(f"Shard {shard.name} of {uri} got {len(given)} clips, expected {len(shard.clips)}.")
+    ordered = sorted(rows, key=lambda row: row["clip_id"])
+    data = _parquet(rows_to_table(ordered, schema.row_schema()))
+    part_uri = paths.join(uri, f"{shard.name}.parquet")
+    paths.write_bytes(part_uri, data)
+    marker = {
+        "key": shard_key(shard, schema),
+        "num_rows": len(ordered),
+        "sha256": _sha256(data),
+        "rejected": [asdict(row) for row in rejected],
+    }
+    paths.write_json(paths.join(uri, f"{shard.name}.json"), marker)
+
+
+def write_captions(uri: str, schema: FeatureSchema, captions: Mapping[str, str], text: Mapping[str, Array]) -> None:
+    """Write the caption table: `captions` maps caption_id to text, `text` caption_id to features [N, D]."""
+    rows = [
+        {"caption_id": key, "caption": captions[key], schema.text.name: schema.text.to_bytes(text[key])}
+        for key in sorted(captions)
+    ]
+    paths.write_bytes(paths.join(uri, CAPTIONS), _parquet(rows_to_table(rows, schema.caption_schema())))
+
+
+def complete_features(uri: str, manifest: Manifest, schema: FeatureSchema, shards: Sequence[Shard]) -> None:
+    """Gather the shards' markers into rejected.parquet and FEATURES.json. Raises IncompleteError if one is missing."""
+    unfinished = [shard.name for shard in shards if not shard_is_complete(uri, shard, schema)]
+    if unfinished or not paths.exists(paths.join(uri, CAPTIONS)):
+        raise IncompleteError(f"{uri} lacks {', '.join(unfinished) or CAPTIONS}.", remedy="Run `dmma extract` again.")
+    markers = {shard.name: paths.read_json(paths.join(uri, f"{shard.name}.json")) for shard in shards}
+    rejected = [Rejected(**row) for marker in markers.values() for row in marker["rejected"]]
+    write_rows(paths.join(uri, "rejected.parquet"), Rejected, rejected)
+    parts = [
+        {"name": f"{name}.parquet", "num_rows": marker["num_rows"], "sha256": marker["sha256"]}
+        for name, marker in markers.items()
+    ]
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": manifest.dataset,
+        "schema": schema.to_dict(),
+        "num_rows": sum(part["num_rows"] for part in parts),
+        "num_rejected": len(rejected),
+        "parts": parts,
+        "captions_sha256": paths.sha256_of(paths.join(uri, CAPTIONS)),
+        "manifest_fingerprint": manifest.fingerprint,
+        "provenance": provenance(),
+    }
+    identity = {key: record[key] for key in ("schema", "parts", "captions_sha256")}
+    paths.write_json(paths.join(uri, MARKER), {**record, "fingerprint": fingerprint(identity)})
+
+
+class FeatureStore:
+    """Random access to a complete feature set. Local files are memory-mapped; remote ones are read once, whole.
+
+    `fingerprint` identifies contents and encoders. Rows are numbered 0 … len-1 in clip_id order, but callers address
+    them through `clips` (identity), never by a number remembered elsewhere.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        marker = read_marker(uri, MARKER, "extract", SCHEMA_VERSION)
+        self.schema = FeatureSchema.from_dict(marker["schema"])
+        self.dataset: str = marker["dataset"]
+        self.fingerprint: str = marker["fingerprint"]
+        self.manifest_fingerprint: str = marker["manifest_fingerprint"]
+        self._files: list[pq.ParquetFile] = []
+        self._row_group: list[tuple[int, int, int]] = []  # per row: file, row group, row inside the group
+        self.clips: list[Clip] = []
+        for part in marker["parts"]:
+            self._open_part(part)
+        self._texts = self._read_captions(marker["captions_sha256"])
+        self._cache: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def rows_of_split(self, split: str) -> list[int]:
+        return [row for row, clip in enumerate(self.clips) if clip.split == split]
+
+    def read(self, row: int) -> dict[str, Array]:
+        """All tensors of one row, read-only views, plus `text` [N, D]."""
+        file, group, offset = self._row_group[row]
+        table = self._group(file, group)
+        features = {name: self.schema.spec(name).from_bytes(table[name][offset].as_buffer()) for name in TENSORS}
+        features["text"] = self._texts[self.clips[row].caption_id]
+        return features
+
+    def verify(self) -> None:
+        """Compare every part with its recorded sha256. Raises StorageError for the first that differs."""
+        for part in read_marker(self.uri, MARKER, "extract", SCHEMA_VERSION)["parts"]:
+            part_uri = paths.join(self.uri, part["name"])
+            if paths.sha256_of(part_uri) != part["sha256"]:
+                raise StorageError(
+                    f"{part_uri} differs from its recorded sha256.", remedy="Delete it and extract again."
+                )
+
+    def _open_part(self, part: Mapping[str, Any]) -> None:
+        part_uri = paths.join(self.uri, part["name"])
+        try:
+            file = _open_parquet(part_uri)
+        except pa.ArrowInvalid as error:
+            raise StorageError(
+                f"{part_uri} is damaged ({error}).", remedy="Delete it and its .json, extract again."
+            ) from error
+        if not file.schema_arrow.equals(self.schema.row_schema()):
+            raise SchemaError(
+                f"{part_uri} has other columns than {MARKER} says.", remedy="Delete it and extract again."
+            )
+        if file.metadata.num_rows != part["num_rows"]:
+            raise SchemaError(f"{part_uri} has {file.metadata.num_rows} rows, {MARKER} says {part['num_rows']}.")
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            self._row_group += [(len(self._files), group, offset) for offset in range(rows)]
+        columns = [name for name in file.schema_arrow.names if name not in TENSORS]
+        self.clips += [Clip(**row) for row in file.read(columns=columns).to_pylist()]
+        self._files.append(file)
+
+    def _read_captions(self, sha256: str) -> dict[str, Array]:
+        data = paths.read_bytes(paths.join(self.uri, CAPTIONS))
+        if _sha256(data) != sha256:
+            raise StorageError(f"{self.uri}/{CAPTIONS} differs from its recorded sha256.", remedy="Extract again.")
+        table = pq.read_table(io.BytesIO(data))
+        values = (self.schema.text.from_bytes(value.as_buffer()) for value in table[self.schema.text.name])
+        return dict(zip(table["caption_id"].to_pylist(), values, strict=True))
+
+    def _group(self, file: int, group: int) -> pa.Table:
+        key = (file, group)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        table = self._files[file].read_row_group(group, columns=list(TENSORS))
+        self._cache[key] = table
+        self._cached_bytes += table.nbytes
+        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return table
+
+
+def _open_parquet(uri: str) -> pq.ParquetFile:
+    filesystem, path = paths.arrow_filesystem_of(uri)
+    if paths.is_remote(uri):
+        return pq.ParquetFile(io.BytesIO(paths.read_bytes(uri)))
+    if not paths.exists(uri):
+        raise StorageError(f"There is no {uri}.", remedy="Run `dmma extract` again.")
+    return pq.ParquetFile(filesystem.open_input_file(path))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="none", use_dictionary=False, row_group_size=ROWS_PER_GROUP)
+    return buffer.getvalue()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

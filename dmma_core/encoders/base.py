@@ -1,0 +1,29 @@
+"""What an encoder bundle is: everything that turns a decoded clip into a feature row, behind one interface.
+
+`dmma_core.encoders.bundle` builds the bundles by name ("tiny", "mmaudio_16k", "mmaudio_44k").
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from dmma_core.data.feature_schema import FeatureSchema
+from dmma_core.models.audio_codec.codec import AudioCodec
+from dmma_core.storage.media import DecodedClip, FrameRequest
+from dmma_core.tensors import Array
+
+
+class EncoderBundle(Protocol):
+    """All encoders of one feature set. `schema` says what `encode_clips` returns, to the shape and the byte."""
+
+    schema: FeatureSchema
+    frame_requests: tuple[FrameRequest, ...]
+    codec: AudioCodec
+
+    def encode_clips(self, clips: Sequence[DecodedClip]) -> list[Mapping[str, Array]]:
+        """Features of several clips at once, one mapping per clip with the tensors of `schema`.
+
+        A clip without video gets zero visual features.
+        """
+
+    def encode_text(self, captions: Sequence[str]) -> Array:
+        """Text features [len(captions), N, D]."""

@@ -1,0 +1,74 @@
+"""Logging and progress. Set up once by the command line; libraries only call `logging.getLogger(__name__)`."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+_PLAIN_INTERVAL_S = 5.0
+
+
+def setup_logging(verbose: bool = False) -> None:
+    """Send log records to stderr, one line each. Third-party chatter below WARNING is left out."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        force=True,
+    )
+    for room in ("dmma_core", "ray_jobs"):
+        logging.getLogger(room).setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+class Progress:
+    """A progress bar on a terminal; otherwise a plain log line every five seconds. Use as a context manager."""
+
+    def __init__(self, label: str, total: int, unit: str = "clip") -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._done = 0
+        self._started_s = self._last_line_s = time.monotonic()
+        self._log = logging.getLogger("dmma_core.progress")
+        self._bar = (
+            tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True, leave=True) if sys.stderr.isatty() else None
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif exc[0] is None and self._done:
+            self._line(time.monotonic())
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count `count` finished units; `note` is a short text shown behind the bar, for example the loss."""
+        self._done += count
+        if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+            return
+        now_s = time.monotonic()
+        if now_s - self._last_line_s >= _PLAIN_INTERVAL_S and self._done < self._total:
+            self._last_line_s = now_s
+            self._line(now_s, note)
+
+    def _line(self, now_s: float, note: str = "") -> None:
+        elapsed_s = max(now_s - self._started_s, 1e-9)
+        rate = self._done / elapsed_s
+        left_s = (self._total - self._done) / rate if rate else float("nan")
+        text = f"{self._label}: {self._done}/{self._total} {self._unit}, {rate:.2f}/s, {left_s:.0f} s left"
+        self._log.info("%s", f"{text}, {note}" if note else text)
+
+
+def progress(items: Iterable[Item], label: str, total: int, unit: str = "clip") -> Iterator[Item]:
+    """Iterate over `items` while showing a `Progress`."""
+    with Progress(label, total, unit) as shown:
+        for item in items:
+            yield item
+            shown.advance()

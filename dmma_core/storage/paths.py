@@ -1,0 +1,204 @@
+"""The one storage door: local folders and gs:// buckets behind the same functions (fsspec, gcsfs).
+
+A URI is a local path, `file://…` or `gs://bucket/…`. Writes are atomic: a reader sees the old file or the whole new
+one. Completeness markers are ordinary files written last.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import posixpath
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from pyarrow import fs as pafs
+
+from dmma_core.errors import StorageError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def is_remote(uri: str) -> bool:
+    return "://" in uri and not uri.startswith("file://")
+
+
+def filesystem_of(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """fsspec filesystem and the path inside it. Raises StorageError for a scheme other than file:// and gs://."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(uri))
+    if scheme == "file":
+        return fsspec.filesystem("file"), os.path.abspath(rest)
+    if scheme == "gs":
+        # gcsfs otherwise asks a gRPC endpoint for the kind of bucket before nearly every call (up to 100 s each
+        # where that endpoint does not answer, as with storage emulators).
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        token = "anon" if os.environ.get("STORAGE_EMULATOR_HOST") else None
+        # Listings are never cached: another process may just have written the marker that is being looked for.
+        return fsspec.filesystem("gs", token=token, use_listings_cache=False), rest.rstrip("/")
+    raise StorageError(f"{uri!r} has the unknown scheme {scheme}://.", remedy="Use a local path or gs://bucket/path.")
+
+
+def arrow_filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
+    """pyarrow filesystem over the same door. A bare gs:// URI must never reach pyarrow: its own client may hang."""
+    filesystem, path = filesystem_of(uri)
+    if not is_remote(uri):
+        return pafs.LocalFileSystem(use_mmap=True), path
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+def join(base: str, *parts: str) -> str:
+    """`base/part/…`. Raises StorageError if a part would lead out of `base` (absolute, or through '..')."""
+    relative = posixpath.normpath("/".join(parts)) if parts else "."
+    if relative.startswith(("/", "../")) or relative == ".." or any("\\" in part or "\0" in part for part in parts):
+        raise StorageError(
+            f"{'/'.join(parts)!r} leads out of {base}.", remedy="Use a name without '..' or a leading '/'."
+        )
+    return base if relative == "." else f"{base.rstrip('/')}/{relative}"
+
+
+def exists(uri: str) -> bool:
+    filesystem, path = filesystem_of(uri)
+    return bool(filesystem.exists(path))
+
+
+def size_of(uri: str) -> int:
+    filesystem, path = filesystem_of(uri)
+    with _sentences(uri):
+        return int(filesystem.size(path))
+
+
+def list_files(uri: str, suffix: str = "") -> list[str]:
+    """URIs of all files below `uri`, sorted, whose name ends with `suffix`. An absent folder is an error."""
+    filesystem, root = filesystem_of(uri)
+    if not is_remote(uri) and not os.path.isdir(root):
+        raise StorageError(f"There is no folder {uri}.", remedy="Check the path.")
+    with _sentences(uri):
+        found = filesystem.find(root)
+    base = uri.rstrip("/")
+    names = sorted(path[len(root) :].lstrip("/") for path in found)
+    return [f"{base}/{name}" for name in names if name.endswith(suffix) and not _is_temporary(name)]
+
+
+def list_folders(uri: str) -> list[str]:
+    """Names of the folders directly below `uri`, sorted; an absent `uri` has none."""
+    filesystem, root = filesystem_of(uri)
+    if not filesystem.exists(root):
+        return []
+    with _sentences(uri):
+        entries = filesystem.ls(root, detail=True)
+    return sorted(posixpath.basename(e["name"].rstrip("/")) for e in entries if e["type"] == "directory")
+
+
+@contextmanager
+def open_read(uri: str) -> Iterator[IO[bytes]]:
+    filesystem, path = filesystem_of(uri)
+    with _sentences(uri), filesystem.open(path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def open_write(uri: str) -> Iterator[IO[bytes]]:
+    """Write `uri` atomically: nothing appears there if the block raises or the process dies."""
+    filesystem, path = filesystem_of(uri)
+    with _sentences(uri):
+        if is_remote(uri):
+            # Spooled locally and sent whole: a gcsfs file left open would be flushed later by the garbage collector.
+            with tempfile.NamedTemporaryFile(prefix="dmma-upload-") as spool:
+                yield spool
+                spool.flush()
+                filesystem.put_file(spool.name, path)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            with open(temporary, "wb") as local:
+                yield local
+                local.flush()
+                os.fsync(local.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def read_bytes(uri: str) -> bytes:
+    with open_read(uri) as file:
+        return file.read()
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    with open_write(uri) as file:
+        file.write(data)
+
+
+def read_text(uri: str) -> str:
+    try:
+        return read_bytes(uri).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StorageError(f"{uri} is not UTF-8 text ({error.reason}).", remedy="Save it as UTF-8.") from error
+
+
+def read_json(uri: str) -> Any:
+    try:
+        return json.loads(read_text(uri))
+    except json.JSONDecodeError as error:
+        raise StorageError(f"{uri} is not valid JSON ({error}).", remedy="Run the job that writes it again.") from error
+
+
+def write_json(uri: str, value: Any) -> None:
+    write_bytes(uri, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def remove(uri: str) -> None:
+    """Remove a file or a whole folder; nothing happens where there is none."""
+    filesystem, path = filesystem_of(uri)
+    if filesystem.exists(path):
+        with _sentences(uri):
+            filesystem.rm(path, recursive=True)
+
+
+def sha256_of(uri: str) -> str:
+    digest = hashlib.sha256()
+    with open_read(uri) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_writable(uri: str) -> None:
+    """Write and remove a small file below `uri`. Raises StorageError where that is not possible."""
+    probe = join(uri, f".dmma-write-test-{secrets.token_hex(4)}")
+    write_bytes(probe, b"")
+    remove(probe)
+
+
+def _is_temporary(name: str) -> bool:
+    return ".tmp-" in posixpath.basename(name)
+
+
+@contextmanager
+def _sentences(uri: str) -> Iterator[None]:
+    """Turn the operating system's errors into sentences that name the URI and the remedy."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError(f"There is no {uri}.", remedy="Check the path, or run the job that writes it.") from error
+    except PermissionError as error:
+        raise StorageError(f"{uri} may not be accessed ({error}).", remedy="Check its permissions.") from error
+    except IsADirectoryError as error:
+        raise StorageError(f"{uri} is a folder, a file was expected.", remedy="Give the path of a file.") from error
+    except NotADirectoryError as error:
+        raise StorageError(f"{uri} lies below a file, a folder was expected.", remedy="Check the path.") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(
+                f"The disk is full: {uri} could not be written.", remedy="Free space and run again."
+            ) from error
+        raise StorageError(f"{uri} could not be read or written ({error}).", remedy="Check the storage.") from error

@@ -1,0 +1,90 @@
+"""Layout of a training run on storage, shared by the job that writes it and the jobs that read it.
+
+    runs/<name>/job.yaml                          the whole configuration
+                metrics.jsonl                     one JSON object a logged point; always written, MLflow or not
+                checkpoints/step=000000500/       model.safetensors, ema files, state files
+                                    COMPLETE.json  architecture, feature schema, counters, sha256 of every file; last
+
+A checkpoint's COMPLETE.json describes everything that is needed to build its network, so a checkpoint folder can be
+copied alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dmma_core.errors import CheckpointError, IncompleteError
+from dmma_core.storage import paths
+from dmma_core.storage.tensor_files import read_tensors
+
+SCHEMA_VERSION = 1
+MARKER = "COMPLETE.json"
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint. `record` is its COMPLETE.json: step, samples, model, features, files, …"""
+
+    uri: str
+    step: int
+    record: dict[str, Any]
+
+    def read(self, name: str) -> dict[str, Tensor]:
+        """Tensors of one of its files, after comparing the sha256. Raises CheckpointError where it differs."""
+        uri = paths.join(self.uri, name)
+        if name not in self.record["files"]:
+            raise CheckpointError(
+                f"{self.uri} has no {name}.", remedy=f"It holds {', '.join(sorted(self.record['files']))}."
+            )
+        if paths.sha256_of(uri) != self.record["files"][name]:
+            raise CheckpointError(
+                f"{uri} differs from its recorded sha256.", remedy="Delete this checkpoint; the one before is used."
+            )
+        return read_tensors(uri)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of the run at `uri`, and its complete checkpoints."""
+
+    uri: str
+
+    @property
+    def name(self) -> str:
+        return self.uri.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def job_yaml(self) -> str:
+        return paths.join(self.uri, "job.yaml")
+
+    @property
+    def metrics(self) -> str:
+        return paths.join(self.uri, "metrics.jsonl")
+
+    def checkpoint_uri(self, step: int) -> str:
+        return paths.join(self.uri, "checkpoints", f"step={step:09d}")
+
+    def complete_steps(self) -> list[int]:
+        """Steps of all checkpoints with a marker, ascending. Folders without one are leftovers of a killed run."""
+        base = paths.join(self.uri, "checkpoints")
+        names = [name for name in paths.list_folders(base) if name.startswith("step=")]
+        return sorted(int(name[5:]) for name in names if paths.exists(paths.join(base, name, MARKER)))
+
+    def checkpoint(self, step: int | None = None) -> Checkpoint:
+        """The checkpoint of `step`, or the newest complete one. Raises IncompleteError where there is none."""
+        steps = self.complete_steps()
+        if not steps or (step is not None and step not in steps):
+            have = f"It has steps {steps}." if steps else "It has none."
+            raise IncompleteError(
+                f"{self.uri} has no complete checkpoint{f' of step {step}' if step is not None else ''}. {have}",
+                remedy="Run `dmma train` (again), or give another step.",
+            )
+        uri = self.checkpoint_uri(steps[-1] if step is None else step)
+        record = paths.read_json(paths.join(uri, MARKER))
+        if record.get("schema_version") != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"{uri} has schema version {record.get('schema_version')!r}, expected {SCHEMA_VERSION}."
+            )
+        return Checkpoint(uri, record["step"], record)

@@ -1,0 +1,27 @@
+"""safetensors files behind the storage door. No pickle is ever read here."""
+
+from collections.abc import Mapping
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from dmma_core.errors import StorageError
+from dmma_core.storage import paths
+
+
+def read_tensors(uri: str) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU. Raises StorageError for a missing or damaged file."""
+    try:
+        tensors: dict[str, Tensor] = load(paths.read_bytes(uri))
+        return tensors
+    except SafetensorError as error:
+        raise StorageError(
+            f"{uri} is not a complete safetensors file ({error}).", remedy="Fetch or write it again."
+        ) from error
+
+
+def write_tensors(uri: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors (any device, any layout) atomically."""
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    paths.write_bytes(uri, save(plain, metadata=dict(metadata or {})))

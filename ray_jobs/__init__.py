@@ -1,0 +1,1 @@
+"""One thin file per job: clean, extract, train, generate, evaluate, compare. `dmma <job>` runs them."""

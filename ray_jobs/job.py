@@ -1,0 +1,109 @@
+"""What every job has in common: arguments, configuration, dry run, errors as sentences, exit codes.
+
+dmma <job> [--config FILE] [--dry-run] [--verbose] [key=value …]        and the same as   python -m ray_jobs.<job>
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from dmma_core.config_loading import config_to_yaml, load_config
+from dmma_core.errors import ConfigError, DmmaError
+from dmma_core.log import setup_logging
+
+Config = TypeVar("Config")
+CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Job(Generic[Config]):
+    """One job of the chain.
+
+    `plan` validates everything the job needs (paths, schemas, weights, device, write access) and returns sentences that
+    say what would be done; it raises DmmaError otherwise and changes nothing. `run` does the work. `flags` maps extra
+    options to settings ("--run": "run_uri"), `positional` names the setting a bare argument stands for.
+    """
+
+    name: str
+    summary: str
+    config: type[Config]
+    plan: Callable[[Config], Sequence[str]]
+    run: Callable[[Config], None]
+    example: str
+    flags: Mapping[str, str] = field(default_factory=dict)
+    positional: str | None = None
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Parse, validate, run. Returns the exit code; prints one sentence, not a traceback, for a user's error."""
+        try:
+            arguments = self._parse(sys.argv[1:] if argv is None else argv)
+            setup_logging(arguments.verbose)
+            config = load_config(self.config, config_path(self.name, arguments.config), self._overrides(arguments))
+            if arguments.dry_run:
+                print(config_to_yaml(config))
+                print("\n".join(self.plan(config)))
+                print("Dry run: everything needed is there; nothing was changed.")
+            else:
+                self.run(config)
+        except DmmaError as error:
+            print(f"dmma {self.name}: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print(
+                f"dmma {self.name}: stopped. What was complete is kept; run the same command to go on.", file=sys.stderr
+            )
+            return _INTERRUPTED
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+    def _parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        parser = argparse.ArgumentParser(
+            prog=f"dmma {self.name}",
+            description=self.summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"example:\n  {self.example}\n\nsettings (key=value) and their defaults:\n{self._defaults()}",
+        )
+        parser.add_argument("--config", metavar="FILE", help="YAML file, or the name of one in configs/" + self.name)
+        parser.add_argument(
+            "--dry-run", action="store_true", help="validate everything, print the plan, change nothing"
+        )
+        parser.add_argument("--verbose", action="store_true", help="log details")
+        for flag, key in self.flags.items():
+            parser.add_argument(flag, dest=f"setting:{key}", metavar="VALUE", help=f"same as {key}=VALUE")
+        parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the file's")
+        return parser.parse_args(argv)
+
+    def _overrides(self, arguments: argparse.Namespace) -> list[str]:
+        overrides = []
+        for text in arguments.settings:
+            if self.positional and "=" not in text:
+                text = f"{self.positional}={text}"
+            overrides.append(text)
+        for name, value in vars(arguments).items():
+            if name.startswith("setting:") and value is not None:
+                overrides.append(f"{name.removeprefix('setting:')}={value}")
+        return overrides
+
+    def _defaults(self) -> str:
+        try:
+            lines = config_to_yaml(self.config()).splitlines()
+        except TypeError:  # a setting without a default
+            lines = config_to_yaml(self.config).splitlines()
+        return "\n".join(f"  {line}" for line in lines)
+
+
+def config_path(job: str, given: str | None) -> Path | None:
+    """`--config` as a path: an existing file, or `configs/<job>/<given>.yaml`."""
+    if given is None or Path(given).is_file():
+        return Path(given) if given else None
+    named = CONFIG_ROOT / job / f"{given}.yaml"
+    if named.is_file():
+        return named
+    known = sorted(path.stem for path in (CONFIG_ROOT / job).glob("*.yaml"))
+    raise ConfigError(f"There is no configuration file {given}.", remedy=f"Give a path, or one of: {', '.join(known)}.")
