@@ -1,0 +1,111 @@
+"""Connect a job to Ray: the cluster it was submitted to, or a small local one that ends with the job."""
+
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import ray
+
+from dmma_core.errors import ConfigError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_MIN_OBJECT_STORE_BYTES = 256 << 20
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (asked for its free space only)
+# Variables that are set already always win.
+_LOCAL_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+
+
+@contextmanager
+def connect(min_cpus: int = 0) -> Iterator[None]:
+    """Be connected to Ray inside the block; nested use is a no-op.
+
+    With RAY_ADDRESS set (as `ray job submit` does) the job joins that cluster, whose own rules on tokens and resources
+    hold. Otherwise a local Ray is started on this machine's CPUs and GPUs and shut down at the end. Its CPUs are logical:
+    `min_cpus` raises their number above the cores where mostly waiting processes (several trainers) must fit.
+
+    Raises ConfigError when the cluster of RAY_ADDRESS cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    with _environment({} if address else _local_environment()):
+        if address:
+            _join(address)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, min_cpus),
+                object_store_memory=_object_store_bytes(),
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _join(address: str) -> None:
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"RAY_ADDRESS is {address}, the address at which a cluster takes jobs.",
+            remedy="Submit the job there with `ray job submit`, or unset RAY_ADDRESS to run on this machine.",
+        )
+    try:
+        ray.init(address=address, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(
+            f"The Ray cluster of RAY_ADDRESS={address} cannot be joined ({error}).",
+            remedy="Check that it runs, or unset RAY_ADDRESS to run on this machine.",
+        ) from error
+
+
+def _local_environment() -> dict[str, str]:
+    """Variables for the local Ray and its workers, which inherit them: quiet settings, and the project on the path."""
+    path = os.environ.get("PYTHONPATH")
+    settings = {name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ}
+    if not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        # Even a local Ray listens on every network interface and runs what it is sent, so ray.init asks for a token
+        # unless RAY_AUTH_MODE says otherwise. This one leaves no file in the user's home, unlike Ray's own.
+        settings["RAY_AUTH_TOKEN"] = _token()
+    return {**settings, "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), *([path] if path else [])])}
+
+
+@cache  # Ray reads it once a process, so a second local Ray of the same process must have the same one
+def _token() -> str:
+    return secrets.token_hex(32)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in (*variables, "RAY_AUTH_MODE")}  # ray.init sets the latter
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _object_store_bytes() -> int:
+    """A sixteenth of the memory (512 MiB of 8 GiB), and no more than shared memory holds: beyond it Ray uses the disk."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shared = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else memory
+    return max(_MIN_OBJECT_STORE_BYTES, min(memory // 16, shared * 3 // 4))
