@@ -194,7 +194,7 @@ def _sentences(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri} may not be accessed ({error}).", remedy="Check its permissions.") from error
     except IsADirectoryError as error:
         raise StorageError(f"{uri} is a folder, a file was expected.", remedy="Give the path of a file.") from error
-    except NotADirectoryError as error:
+    except (NotADirectoryError, FileExistsError) as error:  # the latter from makedirs
         raise StorageError(f"{uri} lies below a file, a folder was expected.", remedy="Check the path.") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:

@@ -1,0 +1,126 @@
+"""A Google Cloud Storage server on loopback, in this process: the one gs:// the tests ever see.
+
+gcp-storage-emulator does the work. Three things that gcsfs relies on are added here: requests are accepted in threads,
+`moveTo` renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites).
+"""
+
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from gcp_storage_emulator.exceptions import NotFound
+from gcp_storage_emulator.handlers.buckets import create_bucket
+from gcp_storage_emulator.handlers.objects import _make_object_resource
+from gcp_storage_emulator.server import Request, RequestHandler
+from gcp_storage_emulator.storage import Storage
+
+_MOVE = re.compile(r"(?:/storage/v1)?/b/(?P<bucket>[^/]+)/o/(?P<source>[^/]+)/moveTo/o/(?P<target>[^/]+)")
+
+
+class StorageEmulator:
+    """The running server: `url` for STORAGE_EMULATOR_HOST, `make_bucket` for a new empty bucket."""
+
+    def __init__(self) -> None:
+        self._storage = Storage(use_memory_fs=True)
+        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self._storage))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def make_bucket(self, name: str) -> str:
+        """Create a bucket and return its URI."""
+        with self._server.lock:
+            create_bucket(name, self._storage)
+        return f"gs://{name}"
+
+
+@contextmanager
+def storage_emulator() -> Iterator[StorageEmulator]:
+    """Serve until the block ends."""
+    emulator = StorageEmulator()
+    thread = threading.Thread(target=emulator._server.serve_forever, name="storage-emulator", daemon=True)
+    thread.start()
+    try:
+        yield emulator
+    finally:
+        emulator._server.shutdown()
+        emulator._server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.lock = threading.Lock()  # the emulator's storage knows nothing of threads
+
+
+class _Handler(RequestHandler):
+    def do_GET(self) -> None:
+        with self.server.lock:
+            super().do_GET()
+
+    def do_PUT(self) -> None:
+        with self.server.lock:
+            super().do_PUT()
+
+    def do_DELETE(self) -> None:
+        with self.server.lock:
+            super().do_DELETE()
+
+    def do_PATCH(self) -> None:
+        with self.server.lock:
+            super().do_PATCH()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with self.server.lock:
+            if move := _MOVE.fullmatch(urlsplit(self.path).path):
+                self._move(*(unquote(part) for part in move.groups()))
+            elif self._precondition_fails(body):
+                self._answer(412, {"error": {"code": 412, "message": "conditionNotMet"}})
+            else:
+                self.rfile = io.BytesIO(body)
+                super().do_POST()
+
+    def _move(self, bucket: str, source: str, target: str) -> None:
+        try:
+            data, old = self.storage.get_file(bucket, source), self.storage.get_file_obj(bucket, source)
+        except NotFound:
+            self._answer(404, {"error": {"code": 404, "message": "notFound"}})
+            return
+        moved = _make_object_resource("", bucket, target, old["contentType"], old["size"], old)
+        self.storage.create_file(bucket, target, data, moved)
+        self.storage.delete_file(bucket, source)
+        self._answer(200, moved)
+
+    def _precondition_fails(self, body: bytes) -> bool:
+        address = urlsplit(self.path)
+        query = parse_qs(address.query)
+        wanted = query.get("ifGenerationMatch")
+        if wanted is None or "upload_id" in query:
+            return False
+        self.rfile = io.BytesIO(body)
+        data = Request(self, "POST").data or {}
+        name = query["name"][0] if "name" in query else data.get("meta", data)["name"]
+        bucket = re.search(r"/b/([^/]+)/o$", address.path)
+        assert bucket is not None
+        try:
+            have = self.storage.get_file_obj(bucket[1], name)["generation"]
+        except NotFound:
+            have = "0"
+        return have != wanted[0]
+
+    def _answer(self, status: int, value: object) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
