@@ -1,0 +1,53 @@
+# DMMA: `make demo` shows the whole chain, `make test` checks it. Both need Python 3.11 and nothing else.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH  ?= cpu
+CLIPS  ?=
+BIN    := .venv/bin
+
+# The CPU build of torch is not on PyPI; it brings no CUDA packages. `make setup TORCH=cuda` takes PyPI's CUDA build.
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' requirements.lock)
+TORCHVISION_VERSION := $(shell sed -n 's/^torchvision==//p' requirements.lock)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help setup demo test check bench clean
+
+help:
+	@echo "make setup              .venv with the locked dependencies (TORCH=cuda for the CUDA build)"
+	@echo "make demo               the whole chain on rendered clips, ends with the comparison of baseline and depth"
+	@echo "make demo CLIPS=folder  the same on your own videos"
+	@echo "make check              lint, types, import law, every shipped YAML"
+	@echo "make test               make check, then all tests"
+	@echo "make bench              the figures of docs/performance.md"
+
+setup: .venv/ready-$(TORCH)
+
+.venv/ready-$(TORCH): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "DMMA needs Python 3.11 or 3.12, this is " + sys.version.split()[0] + ". Give another with PYTHON=...")'
+	@echo "Installing into .venv (a few minutes the first time) ..."
+	@$(PYTHON) -m venv .venv
+ifeq ($(TORCH),cpu)
+	@$(PIP) --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu \
+		torch==$(TORCH_VERSION)+cpu torchvision==$(TORCHVISION_VERSION)
+endif
+	@$(PIP) --constraint requirements.lock --editable '.[dev]'
+	@rm -f .venv/ready-*
+	@touch $@
+
+demo: setup
+	@$(BIN)/dmma demo $(if $(CLIPS),clips='$(CLIPS)')
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/contracts
+
+test: check
+	$(BIN)/pytest --durations=15
+
+bench: setup
+	$(BIN)/python benchmarks/chain.py
+
+clean:
+	rm -rf .venv

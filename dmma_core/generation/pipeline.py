@@ -1,0 +1,197 @@
+"""A trained network made audible: checkpoint and features in, waveforms and files out."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmma_core.config_loading import config_from_dict, config_to_dict
+from dmma_core.data.feature_schema import FeatureSchema
+from dmma_core.data.manifest import Clip, Rejected, write_rows
+from dmma_core.encoders.base import EncoderBundle
+from dmma_core.encoders.bundle import load_bundle
+from dmma_core.errors import CheckpointError, MediaError, StorageError
+from dmma_core.generation.sampler import noise_for, sample_latents
+from dmma_core.generation.sampling_config import SamplingConfig
+from dmma_core.models.conditioning import ConditionFeatures
+from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.provenance import fingerprint, provenance
+from dmma_core.storage import media, paths
+from dmma_core.storage.run_folder import Checkpoint
+from dmma_core.tensors import Array
+
+SCHEMA_VERSION = 1
+MARKER = "GENERATION.json"
+_PLAN = "plan.json"
+_FAILURES = "failures.parquet"
+
+log = logging.getLogger(__name__)
+
+
+class SoundMaker:
+    """A network of one checkpoint together with the encoder bundle its features come from.
+
+    `weights` chooses the averaged network ("ema") or the last one ("model"). Raises CheckpointError where the
+    checkpoint's encoders are not the ones that this installation has.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, weights: str = "ema", device: str = "cpu") -> None:
+        self.checkpoint = checkpoint
+        self.device = torch.device(device)
+        self.schema = FeatureSchema.from_dict(checkpoint.record["features"])
+        self.bundle: EncoderBundle = load_bundle(self.schema.bundle, duration_s=self.schema.duration_s, device=device)
+        self.bundle.schema.require_equal(self.schema, checkpoint.uri)
+        config = config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri)
+        self.model = MMDiT(config)
+        try:
+            self.model.load_state_dict(checkpoint.read(f"{weights}.safetensors"), strict=True)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{checkpoint.uri} does not fit its own description ({error}).", remedy="Use another checkpoint."
+            ) from error
+        self.model.to(self.device).eval()
+
+    def make(
+        self, clip_ids: Sequence[str], features: Sequence[Mapping[str, Array]], clips: Sequence[Clip], how: SamplingConfig
+    ) -> list[NDArray[np.float32]]:
+        """Mono waveforms in [-1, 1] for several clips. `features` are rows of the feature store, `text` included."""
+        conditions = stack_features(features, clips).to(self.device)
+        negative_BND = self._negative_text(how.negative_prompt, len(clip_ids))
+        shape = self.schema.spec("latent_mean").shape
+        noise_BLC = noise_for(clip_ids, how.seed, shape).to(self.device)
+        with torch.inference_mode():
+            latent_BLC = sample_latents(self.model, conditions, noise_BLC, how, negative_BND)
+            wave_BA = self.bundle.codec.decode(latent_BLC.float()).cpu()
+        return [wave_A.numpy() for wave_A in wave_BA]
+
+    def _negative_text(self, prompt: str, batch_size: int) -> Tensor | None:
+        if not prompt:
+            return None
+        text_BND = torch.from_numpy(self.bundle.encode_text([prompt]).astype(np.float32)).to(self.device)
+        return text_BND.expand(batch_size, -1, -1)
+
+
+def stack_features(features: Sequence[Mapping[str, Array]], clips: Sequence[Clip]) -> ConditionFeatures:
+    """Rows as one float32 batch; conditions a clip does not have are marked absent."""
+
+    def stack(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([row[name] for row in features]).astype(np.float32))
+
+    has_video_B = torch.tensor([clip.has_video for clip in clips])
+    return ConditionFeatures(
+        rgb_BTD=stack("rgb"),
+        depth_BTD=stack("depth"),
+        depth_scalars_BTK=stack("depth_scalars"),
+        sync_BSD=stack("sync"),
+        text_BND=stack("text"),
+        present_video_B=has_video_B,
+        present_depth_B=has_video_B,
+        present_text_B=torch.tensor([clip.has_text for clip in clips]),
+    )
+
+
+@dataclass(frozen=True)
+class GenerationFolder:
+    """Where a set of sounds is written: `<clip_id>.flac`, `<clip_id>.mp4`, failures.parquet, GENERATION.json last.
+
+    `plan` describes everything that decides the sounds. A folder that was begun with another plan is refused, so that
+    one folder never mixes the sounds of two checkpoints or settings; with the same plan, finished clips are kept.
+    """
+
+    uri: str
+    plan: dict[str, object]
+    audio_suffix: str
+    with_video: bool
+
+    def begin(self) -> None:
+        plan_uri = paths.join(self.uri, _PLAN)
+        if paths.exists(plan_uri) and paths.read_json(plan_uri) != self.plan:
+            raise StorageError(
+                f"{self.uri} holds sounds made with another checkpoint or other settings.",
+                remedy="Give another out_uri, or delete that folder.",
+            )
+        paths.write_json(plan_uri, self.plan)
+
+    def is_done(self, clip: Clip) -> bool:
+        return all(paths.exists(uri) for uri in self._uris(clip))
+
+    def write(self, clip: Clip, wave_A: NDArray[np.float32], sample_rate_hz: int) -> None:
+        """Write the sound, and the untouched picture with it. Raises MediaError or StorageError."""
+        cut_A = wave_A[: round(clip.duration_s * sample_rate_hz)]
+        audio_uri, *video_uris = self._uris(clip)
+        media.write_audio(audio_uri, cut_A, sample_rate_hz)
+        for video_uri in video_uris:
+            if not paths.exists(clip.source_uri):
+                raise MediaError(f"The video {clip.source_uri} is gone.", reason="cannot_open", remedy="Bring it back.")
+            media.mux_audio(clip.source_uri, cut_A, sample_rate_hz, video_uri, duration_s=clip.duration_s)
+
+    def complete(self, clip_ids: Sequence[str], failures: Sequence[Rejected]) -> None:
+        """Write the list of failures and the marker."""
+        write_rows(paths.join(self.uri, _FAILURES), Rejected, failures)
+        failed = {row.clip_id for row in failures}
+        record = {
+            **self.plan,
+            "schema_version": SCHEMA_VERSION,
+            "audio_suffix": self.audio_suffix,
+            "clips": sorted(clip_id for clip_id in clip_ids if clip_id not in failed),
+            "num_failures": len(failures),
+            "provenance": provenance(),
+        }
+        record["fingerprint"] = fingerprint({key: record[key] for key in (*self.plan, "clips")})
+        paths.write_json(paths.join(self.uri, MARKER), record)
+
+    def _uris(self, clip: Clip) -> list[str]:
+        suffixes = [self.audio_suffix, ".mp4"] if self.with_video and clip.has_video else [self.audio_suffix]
+        return [paths.join(self.uri, f"{clip.clip_id}{suffix}") for suffix in suffixes]
+
+
+def generation_plan(maker: SoundMaker, how: SamplingConfig, weights: str, **source: object) -> dict[str, object]:
+    """Everything that decides the sounds of a folder, as plain JSON values."""
+    record = maker.checkpoint.record
+    return {
+        "checkpoint_uri": maker.checkpoint.uri,
+        "checkpoint_sha256": record["files"][f"{weights}.safetensors"],
+        "weights": weights,
+        "step": record["step"],
+        "arm": record["arm"],
+        "sampling": config_to_dict(how),
+        "bundle": maker.schema.bundle,
+        "sample_rate_hz": maker.schema.sample_rate_hz,
+        "duration_s": maker.schema.duration_s,
+        **source,
+    }
+
+
+def write_sounds(
+    maker: SoundMaker,
+    folder: GenerationFolder,
+    rows: Iterable[tuple[Clip, Mapping[str, Array]]],
+    how: SamplingConfig,
+    batch_size: int,
+) -> Iterator[Rejected | None]:
+    """Make and write every clip that is not there yet; yields None per written clip, its Rejected row per failure."""
+    for batch in _chunks(((clip, row) for clip, row in rows if not folder.is_done(clip)), batch_size):
+        clips = [clip for clip, _ in batch]
+        waves = maker.make([clip.clip_id for clip in clips], [row for _, row in batch], clips, how)
+        for clip, wave_A in zip(clips, waves, strict=True):
+            try:
+                folder.write(clip, wave_A, maker.schema.sample_rate_hz)
+                yield None
+            except MediaError as error:
+                log.warning("%s: %s", clip.clip_id, error)
+                yield Rejected(clip.clip_id, clip.source_uri, error.reason, str(error))
+
+
+def _chunks(items: Iterable[tuple[Clip, Mapping[str, Array]]], size: int) -> Iterator[list[tuple[Clip, Mapping[str, Array]]]]:
+    chunk = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

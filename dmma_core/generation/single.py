@@ -1,0 +1,33 @@
+"""Features of one video that was never extracted: the same encoders, without a feature set."""
+
+import posixpath
+from collections.abc import Mapping
+
+from dmma_core.data.manifest import Clip, caption_id_of
+from dmma_core.encoders.base import EncoderBundle
+from dmma_core.storage import media, paths
+from dmma_core.tensors import Array
+
+
+def clip_of_video(video_uri: str, prompt: str, start_s: float, duration_s: float) -> Clip:
+    """The clip that `duration_s` seconds of a video from `start_s` on are; its id is the file's stem."""
+    return Clip(
+        clip_id=posixpath.splitext(posixpath.basename(video_uri))[0],
+        dataset="single",
+        split="test",
+        caption=prompt,
+        caption_id=caption_id_of(prompt),
+        source_uri=video_uri,
+        source_sha256=paths.sha256_of(video_uri),
+        start_s=start_s,
+        duration_s=duration_s,
+        has_video=True,
+        has_text=bool(prompt),
+    )
+
+
+def features_of_clip(bundle: EncoderBundle, clip: Clip) -> Mapping[str, Array]:
+    """The features a row of the feature store would hold, `text` included. Raises MediaError for a bad video."""
+    decoded = media.decode_clip(clip.source_uri, clip.start_s, clip.duration_s, bundle.frame_requests, None)
+    (features,) = bundle.encode_clips([decoded])
+    return {**features, "text": bundle.encode_text([clip.caption])[0]}

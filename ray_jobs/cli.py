@@ -1,0 +1,52 @@
+"""`dmma <job> …`: finds the job's module and hands over. Modules are imported only when their job is asked for."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# In the order of the chain; each is a module of ray_jobs with '-' for '_'.
+JOBS = {
+    "render": "make rendered clips whose sound, distance and depth are known",
+    "clean": "check a folder of videos: manifest of the good, reasons for the rejected",
+    "extract": "CLIP, depth, Synchformer and audio features of every clip, into Parquet",
+    "train": "train the baseline and the depth arm side by side",
+    "generate": "make the sound of a held-out split, or of your own video",
+    "evaluate": "measure generated sound against the true one",
+    "compare": "baseline against depth: table, intervals, verdict, report.html",
+    "demo": "all of the above, small, on this machine",
+    "ui": "open the MLflow UI on the results",
+    "sync-metrics": "upload metrics of runs that were trained while MLflow was not reachable",
+    "pretrain-tiny": "train the tiny encoders that come with DMMA, on rendered clips",
+    "weights": "list, fetch and verify the published weights",
+    "doctor": "check this machine: Python, torch, GPU, disk, Ray, MLflow, storage, weights",
+}
+USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one job; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(_help())
+        return 0
+    name, *rest = arguments
+    if name not in JOBS:
+        print(f"dmma: there is no job {name!r}. Jobs: {', '.join(JOBS)}.", file=sys.stderr)
+        return USAGE
+    module = importlib.import_module(f"ray_jobs.{name.replace('-', '_')}")
+    code: int = getattr(module, "JOB", module).main(rest)
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, JOBS))
+    jobs = "\n".join(f"  {name.ljust(width)}  {summary}" for name, summary in JOBS.items())
+    return (
+        "dmma <job> [--config FILE] [--dry-run] [key=value …]\n\n"
+        f"Trains depth-aware video-to-audio models and shows whether depth helps.\n\n{jobs}\n\n"
+        "dmma <job> --help shows a job's settings with their defaults. Start with: dmma demo"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,165 @@
+"""`dmma doctor`: is this machine ready? Every line is OK, or a sentence with the remedy.
+
+dmma doctor                  Python, torch, GPU, memory, disk, media, Ray, MLflow, storage, weights
+dmma doctor gs://my-bucket   also writes to that bucket
+dmma doctor --models         parameter counts of all network presets, with and without depth
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dmma_core.encoders.bundle import load_bundle
+from dmma_core.errors import DmmaError
+from dmma_core.log import setup_logging
+from dmma_core.storage import media, paths
+
+GIB = 1 << 30
+_MINIMUM_MEMORY_GIB = 7
+_MINIMUM_DISK_GIB = 5
+_TIMEOUT_S = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one line per check; the exit code is the number of failures (0: all is well)."""
+    parser = argparse.ArgumentParser(
+        prog="dmma doctor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("storage", nargs="*", default=[], help="folders or gs:// buckets that DMMA shall write to")
+    parser.add_argument("--models", action="store_true", help="print the parameter counts of the network presets")
+    arguments = parser.parse_args(argv)
+    setup_logging()
+    if arguments.models:
+        print(_model_table())
+        return 0
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("Python", _python),
+        ("torch", _torch),
+        ("GPU", _gpu),
+        ("memory", _memory),
+        ("disk", _disk),
+        ("video and sound", _media),
+        ("tiny encoders", _tiny_bundle),
+        ("Ray", _ray),
+        ("MLflow", _mlflow),
+        *((f"storage {uri}", lambda uri=uri: _storage(uri)) for uri in (*arguments.storage, ".")),
+        ("published weights", _weights),
+    ]
+    return sum(not _passes(name, check) for name, check in checks)
+
+
+def _passes(name: str, check: Callable[[], str]) -> bool:
+    try:
+        print(f"OK    {name}: {check()}")
+    except DmmaError as error:
+        print(f"FAIL  {name}: {error}")
+        return False
+    return True
+
+
+def _python() -> str:
+    return platform.python_version()
+
+
+def _torch() -> str:
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    return f"{torch.__version__} ({build}), {torch.get_num_threads()} threads"
+
+
+def _gpu() -> str:
+    if not torch.cuda.is_available():
+        if torch.version.cuda:
+            raise DmmaError("torch is a CUDA build but finds no GPU.", remedy="Check `nvidia-smi` and the driver.")
+        return "none; the tiny models run on the CPU (install with `make setup TORCH=cuda` on a GPU machine)"
+    names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(f"{device.name} {device.total_memory / GIB:.0f} GiB" for device in names)
+
+
+def _memory() -> str:
+    total_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    if total_gib < _MINIMUM_MEMORY_GIB:
+        raise DmmaError(f"This machine has {total_gib:.1f} GiB of memory.", remedy="The demo needs 8 GB.")
+    return f"{total_gib:.1f} GiB"
+
+
+def _disk() -> str:
+    free_gib = shutil.disk_usage(".").free / GIB
+    if free_gib < _MINIMUM_DISK_GIB:
+        raise DmmaError(
+            f"{free_gib:.1f} GiB are free here.", remedy=f"Free {_MINIMUM_DISK_GIB} GiB, or work elsewhere."
+        )
+    return f"{free_gib:.0f} GiB free here"
+
+
+def _media() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        uri = str(Path(folder) / "probe.mp4")
+        frames_THWC = np.full((10, 64, 64, 3), 128, np.uint8)
+        media.write_video(uri, frames_THWC, 10.0, np.zeros(16_000, np.float32), 16_000)
+        request = media.FrameRequest("probe", fps=5.0, height=32, width=32, fit="squash")
+        clip = media.decode_clip(uri, 0.0, 1.0, (request,), 16_000)
+    return f"an H.264 + AAC clip was written and read back ({len(clip.frames['probe'])} frames)"
+
+
+def _tiny_bundle() -> str:
+    return f"loaded, features of {load_bundle('tiny', duration_s=4.0).schema.text.shape[-1]} dimensions"
+
+
+def _ray() -> str:
+    import ray
+
+    from ray_jobs.runtime import connect
+
+    with connect():
+        resources = ray.cluster_resources()
+    return f"{ray.__version__}, {resources.get('CPU', 0):.0f} CPUs, {resources.get('GPU', 0):.0f} GPUs"
+
+
+def _mlflow() -> str:
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri.startswith("http"):
+        return f"results go to {uri or 'a SQLite file beside the runs'}; `dmma ui` opens it"
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_S) as answer:  # noqa: S310
+            answer.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise DmmaError(
+            f"MLFLOW_TRACKING_URI={uri} does not answer ({error}).",
+            remedy="Start the server, or unset the variable; training goes on without it and `dmma sync-metrics` uploads later.",
+        ) from error
+    return f"{uri} answers"
+
+
+def _storage(uri: str) -> str:
+    paths.check_writable(uri)
+    return "can be written"
+
+
+def _weights() -> str:
+    from dmma_core.storage import weights
+
+    present, missing = weights.inventory()
+    return f"{len(present)} of {len(present) + len(missing)} files are in the cache; `dmma weights list` shows them"
+
+
+def _model_table() -> str:
+    from dmma_core.models.presets import PRESETS, mmdit_config, parameter_count
+
+    lines = [f"{'preset':<16}{'depth off':>16}{'depth':>16}  parameters"]
+    for preset in PRESETS:
+        counts = [parameter_count(mmdit_config(preset, depth=depth)) for depth in ("off", "rgb_like")]
+        lines.append(f"{preset:<16}{counts[0]:>16,}{counts[1]:>16,}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

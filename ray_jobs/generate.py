@@ -1,0 +1,94 @@
+"""Sound for a held-out split of a feature set, or for one video of your own.
+
+    dmma generate run_uri=runs/demo/depth features_uri=features/demo split=test
+    dmma generate clip.mp4 --run runs/demo/depth --prompt "a dog barking"
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.data.manifest import Clip
+from dmma_core.errors import ConfigError
+from dmma_core.generation.pipeline import GenerationFolder, SoundMaker, generation_plan, write_sounds
+from dmma_core.generation.single import clip_of_video, features_of_clip
+from dmma_core.job_configs import GenerateConfig
+from dmma_core.log import Progress
+from dmma_core.storage import paths
+from dmma_core.storage.run_folder import RunFolder
+from dmma_core.tensors import Array
+from ray_jobs.job import Job
+
+Rows = Iterable[tuple[Clip, Mapping[str, Array]]]
+
+
+def plan(config: GenerateConfig) -> list[str]:
+    """Check checkpoint, features or video, and write access; say what would be made."""
+    maker = _maker(config)
+    clips, _, _ = _inputs(config, maker)
+    out_uri = _out_uri(config, maker)
+    paths.check_writable(out_uri)
+    return [f"Would make {len(clips)} sounds with {maker.checkpoint.uri} in {out_uri}."]
+
+
+def run(config: GenerateConfig) -> None:
+    """Make every sound that is not there yet, then write the marker."""
+    maker = _maker(config)
+    clips, rows, source = _inputs(config, maker)
+    folder = GenerationFolder(
+        uri=_out_uri(config, maker),
+        plan=generation_plan(maker, config.sampling, config.weights, **source),
+        audio_suffix=f".{config.audio_format}",
+        with_video=config.with_video,
+    )
+    folder.begin()
+    failures = []
+    num_pending = sum(not folder.is_done(clip) for clip in clips)
+    with Progress(f"generate {maker.checkpoint.record['arm']}", num_pending) as shown:
+        for failure in write_sounds(maker, folder, rows, config.sampling, config.batch_size):
+            failures += [failure] if failure else []
+            shown.advance()
+    folder.complete([clip.clip_id for clip in clips], failures)
+    print(f"{len(clips) - len(failures)} sounds in {folder.uri}; {len(failures)} failures (failures.parquet).")
+
+
+def _maker(config: GenerateConfig) -> SoundMaker:
+    if bool(config.video) == bool(config.features_uri):
+        raise ConfigError("Give either a video or features_uri.", remedy="For example: dmma generate clip.mp4 --run RUN.")
+    return SoundMaker(RunFolder(config.run_uri).checkpoint(config.step), config.weights, config.device)
+
+
+def _inputs(config: GenerateConfig, maker: SoundMaker) -> tuple[list[Clip], Rows, dict[str, Any]]:
+    """Clips, their features (read lazily), and what identifies them in the folder's plan."""
+    if config.video:
+        clip = clip_of_video(config.video, config.prompt, config.start_s, maker.schema.duration_s)
+        lazily = ((clip, features_of_clip(maker.bundle, clip)) for _ in range(1))
+        return [clip], lazily, {"video_sha256": clip.source_sha256, "prompt": config.prompt, "start_s": config.start_s}
+    store = FeatureStore(config.features_uri)
+    maker.schema.require_equal(store.schema, config.features_uri)
+    rows = store.rows_of_split(config.split)[: config.max_clips]
+    if not rows:
+        raise ConfigError(f"{config.features_uri} has no clip in split {config.split!r}.", remedy="Give another split.")
+    source = {"features_uri": config.features_uri, "features_fingerprint": store.fingerprint, "split": config.split}
+    return [store.clips[row] for row in rows], ((store.clips[row], store.read(row)) for row in rows), source
+
+
+def _out_uri(config: GenerateConfig, maker: SoundMaker) -> str:
+    """`out_uri`, or generated/<run>@<step>."""
+    checkpoint = maker.checkpoint
+    return config.out_uri or paths.join("generated", f"{RunFolder(config.run_uri).name}@{checkpoint.step}")
+
+
+JOB = Job(
+    name="generate",
+    summary=__doc__ or "",
+    config=GenerateConfig,
+    plan=plan,
+    run=run,
+    example='dmma generate clip.mp4 --run runs/demo/depth --prompt "a dog barking"',
+    flags={"--run": "run_uri", "--prompt": "prompt", "--features": "features_uri", "--out": "out_uri"},
+    positional="video",
+)
+
+if __name__ == "__main__":
+    raise SystemExit(JOB.main())

@@ -1,0 +1,36 @@
+"""Every shipped YAML is a test case: it must fit its job's configuration class."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from dmma_core.config_loading import load_config
+from ray_jobs.cli import JOBS
+from ray_jobs.job import CONFIG_ROOT, Job
+
+FILES = sorted(CONFIG_ROOT.glob("*/*.yaml"))
+
+
+def job_named(name: str) -> Job:
+    return importlib.import_module(f"ray_jobs.{name.replace('-', '_')}").JOB
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_shipped_config_fits_its_job(file: Path) -> None:
+    job = job_named(file.parent.name)
+    assert isinstance(load_config(job.config, file), job.config)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_answers_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"ray_jobs.{name.replace('-', '_')}")
+    with pytest.raises(SystemExit) as stop:
+        getattr(module, "JOB", module).main(["--help"])
+    assert stop.value.code == 0
+    assert f"dmma {name}" in capsys.readouterr().out
+
+
+def test_there_are_configs_for_every_step_of_the_chain() -> None:
+    chain = ("render", "clean", "extract", "train", "generate", "evaluate", "compare")
+    assert {f"{name}/tiny.yaml" for name in chain} <= {f"{file.parent.name}/{file.name}" for file in FILES}
