@@ -7,13 +7,17 @@ A tensor's name ends in its shape. The letters mean, everywhere in DMMA:
     N  text tokens                   K  depth scalars per frame        E  hidden width of the flow network
     H  attention heads, or height    W  width of a frame               A  audio samples
     M  mel bins                      F  spectrogram frames
+    G  classes of a tagger           R  resamples of a bootstrap
 """
 
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from dmma_core.errors import ConfigError
 
 Array = NDArray[np.generic]
 
@@ -47,3 +51,22 @@ class TensorSpec:
         """Array view on `data`, read-only, without a copy."""
         array: Array = np.frombuffer(data, dtype=self.dtype).reshape(self.shape)
         return array
+
+
+def device_named(name: str) -> torch.device:
+    """The torch device of a setting: "auto" is the first GPU where there is one, else the CPU.
+
+    Raises ConfigError for a name torch does not know, or for a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device {name!r}.", remedy="Use auto, cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(
+            f"Device {name} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs.",
+            remedy="Use device=auto, or install the CUDA build with `make setup TORCH=cuda`.",
+        )
+    return device

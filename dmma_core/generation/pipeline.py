@@ -22,7 +22,7 @@ from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import media, paths
 from dmma_core.storage.run_folder import Checkpoint
-from dmma_core.tensors import Array
+from dmma_core.tensors import Array, device_named
 
 SCHEMA_VERSION = 1
 MARKER = "GENERATION.json"
@@ -39,11 +39,11 @@ class SoundMaker:
     checkpoint's encoders are not the ones that this installation has.
     """
 
-    def __init__(self, checkpoint: Checkpoint, weights: str = "ema", device: str = "cpu") -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: str = "ema", device: str = "auto") -> None:
         self.checkpoint = checkpoint
-        self.device = torch.device(device)
+        self.device = device_named(device)
         self.schema = FeatureSchema.from_dict(checkpoint.record["features"])
-        self.bundle: EncoderBundle = load_bundle(self.schema.bundle, duration_s=self.schema.duration_s, device=device)
+        self.bundle: EncoderBundle = load_bundle(self.schema.bundle, duration_s=self.schema.duration_s, device=str(self.device))
         self.bundle.schema.require_equal(self.schema, checkpoint.uri)
         config = config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri)
         self.model = MMDiT(config)

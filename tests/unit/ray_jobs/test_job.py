@@ -1,0 +1,87 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dmma_core.errors import StorageError
+from ray_jobs import cli
+from ray_jobs.job import Job
+
+
+@dataclass(frozen=True)
+class EchoConfig:
+    text: str = "hello"
+    times: int = 1
+
+
+def echo_job(run=lambda config: print(config.text * config.times)) -> Job:
+    return Job(
+        name="echo",
+        summary="Say a text.",
+        config=EchoConfig,
+        plan=lambda config: [f"Would say {config.text!r}."],
+        run=run,
+        example="dmma echo hi",
+        flags={"--text": "text"},
+        positional="text",
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [([], "hello"), (["hi"], "hi"), (["--text", "ho", "times=2"], "hoho"), (["text=a=b"], "a=b")],
+)
+def test_settings_come_from_flags_words_and_pairs(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert echo_job().main(argv) == 0
+    assert capsys.readouterr().out.strip() == said
+
+
+def test_dry_run_prints_settings_and_plan_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def never(config: EchoConfig) -> None:
+        raise AssertionError
+
+    assert echo_job(never).main(["--dry-run", "times=3"]) == 0
+    out = capsys.readouterr().out
+    assert "times: 3" in out
+    assert "Would say 'hello'." in out
+
+
+def test_a_users_error_is_one_sentence_and_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(config: EchoConfig) -> None:
+        raise StorageError("There is no x.", remedy="Make it.")
+
+    assert echo_job(fail).main([]) == 1
+    assert capsys.readouterr().err == "dmma echo: There is no x. Make it.\n"
+    assert echo_job().main(["timse=2"]) == 2
+    assert "Did you mean times" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_130_and_a_defect_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(config: EchoConfig) -> None:
+        raise KeyboardInterrupt
+
+    assert echo_job(interrupt).main([]) == 130
+    assert "run the same command" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        echo_job(lambda config: print(1 // 0)).main([])
+
+
+def test_config_files_are_found_by_path_and_named_ones_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("text: from a file\n")
+    assert echo_job().main(["--config", str(file)]) == 0
+    assert capsys.readouterr().out == "from a file\n"
+    assert echo_job().main(["--config", "absent"]) == 2
+    assert "There is no configuration file absent" in capsys.readouterr().err
+
+
+def test_the_command_line_lists_its_jobs_and_refuses_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in cli.JOBS)
+    assert cli.main(["exract"]) == 2
+    assert "no job 'exract'" in capsys.readouterr().err
