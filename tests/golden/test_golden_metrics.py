@@ -1,0 +1,109 @@
+"""Metrics against the values of the published evaluation code (av-benchmark, onset evaluation)."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmma_core.evaluation.metrics import divergence, frechet, inception, onset_detection, onset_scores
+
+GOLDEN = Path(os.environ.get("DMMA_GOLDEN_DIR", Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"))
+pytestmark = pytest.mark.skipif(
+    not (GOLDEN / "av_bench.npz").is_file(), reason=f"no golden data in {GOLDEN}; set DMMA_GOLDEN_DIR"
+)
+
+
+def _load(name):
+    with np.load(GOLDEN / name, allow_pickle=False) as data:
+        arrays = {key: data[key] for key in data.files if key != "__meta__"}
+        return arrays, json.loads(str(data["__meta__"]))
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return _load("av_bench.npz")
+
+
+@pytest.fixture(scope="module")
+def onsets():
+    return _load("onsets.npz")
+
+
+def _predicted(arrays, meta):
+    """Rows of the predictions in the order in which the reference meets them: without the sample only the truth has."""
+    absent = meta["names"].index(meta["gt_only_sample"])
+    return [row for row in arrays["in.pred_order"].tolist() if row != absent]
+
+
+def test_frechet_distance_of_every_pair(bench):
+    arrays, meta = bench
+    pairs = {
+        "pann": ("in.gt_pann_2048", "in.pred_pann_2048"),
+        "passt": ("in.gt_passt_embed", "in.pred_passt_embed"),
+        "vgg": ("in.gt_vggish", "in.pred_vggish"),
+        "singular": ("in.fd_singular_a", "in.fd_singular_b"),
+    }
+    for name, expected in meta["extra"]["fd_pairs"].items():
+        reference, generated = (arrays[key].reshape(-1, arrays[key].shape[-1]) for key in pairs[name])
+        relative = 1e-3 if name == "singular" else 2e-5
+        assert frechet.frechet_distance(generated, reference) == pytest.approx(expected, rel=relative), name
+
+
+def test_frechet_distance_of_the_evaluated_set(bench):
+    arrays, meta = bench
+    rows = _predicted(arrays, meta)
+    paired_reference = arrays["in.gt_passt_embed"][sorted(rows)]
+    passt = frechet.frechet_distance(arrays["in.pred_passt_embed"][rows], paired_reference)
+    assert passt == pytest.approx(meta["paired"]["FD-PASST"], rel=2e-5)
+    pann = frechet.frechet_distance(arrays["in.pred_pann_2048"][rows], arrays["in.gt_pann_2048"])
+    assert pann == pytest.approx(meta["paired"]["FD-PANN"], rel=2e-5)
+
+
+def test_kl(bench):
+    arrays, meta = bench
+    rows = _predicted(arrays, meta)
+    for network, key in (("pann", "KL-PANNS-softmax"), ("passt", "KL-PASST-softmax")):
+        values = divergence.kl_divergences(
+            arrays[f"in.pred_{network}_logits"][rows], arrays[f"in.gt_{network}_logits"][rows]
+        )
+        assert values.mean() == pytest.approx(meta["paired"][key], rel=2e-5)
+
+
+def test_inception_score(bench):
+    arrays, meta = bench
+    rows = _predicted(arrays, meta)
+    for network, key in (("pann", "ISC-PANNS"), ("passt", "ISC-PASST")):
+        mean, deviation = inception.inception_score(arrays[f"in.pred_{network}_logits"][rows])
+        assert mean == pytest.approx(meta["paired"][f"{key}-mean"], rel=2e-5)
+        assert deviation == pytest.approx(meta["paired"][f"{key}-std"], rel=2e-4)
+
+
+def test_onset_suppression(onsets):
+    arrays, meta = onsets
+    kept = onset_scores.suppress_neighbours(np.array(meta["nms_toy"]["in_onsets"]), arrays["in.nms_wav_norm"])
+    assert kept.tolist() == meta["nms_toy"]["out"]
+
+
+def test_onsets_and_their_scores(onsets):
+    arrays, meta = onsets
+    for delta, result in meta["results"].items():
+        overall = []
+        for clip in result["per_clip"]:
+            audio_A = arrays[f"in.{clip['name']}.int16"].astype(np.float32) / 32768
+            times_s = meta["clips"][clip["name"]]["gt_times_file"]
+            known_s = [time_s for time_s in times_s if time_s < 8]
+            if delta == "0.3":
+                raw = onset_detection.detect_onsets(audio_A, 0.3)
+                assert raw.tolist() == meta["clips"][clip["name"]]["raw_onsets_delta0.3"]
+            scores = onset_scores.score_onsets(
+                audio_A, known_s, float(delta), float(delta), stop_when_exhausted=True
+            )
+            assert list(scores.expected) == clip["y_gt"]
+            np.testing.assert_allclose(scores.confidence, clip["y_pred"], atol=1e-6)
+            overall.append((scores.accuracy, scores.average_precision, scores.f1))
+            assert overall[-1] == pytest.approx((clip["acc"], clip["ap"], clip["f1"]), abs=1e-6)
+        means = np.mean(overall, axis=0)
+        expected = result["overall"]
+        assert tuple(means) == pytest.approx((expected["accuracy"], expected["ap"], expected["f1"]), abs=1e-6)
