@@ -1,0 +1,71 @@
+"""Post-hoc EMA against the reference library's trajectory and its synthesised averages."""
+
+import numpy as np
+import pytest
+import torch
+
+from dmma_core.training.ema import EmaSnapshot, PostHocEma, decay_of, gamma_of, synthesis_weights, synthesise
+from helpers.golden import GoldenFile, assert_close, golden_file
+
+
+@pytest.fixture(scope="module")
+def golden() -> GoldenFile:
+    return golden_file("posthoc_ema")
+
+
+def run_reference_trajectory(golden: GoldenFile, every: int) -> tuple[list[EmaSnapshot], torch.Tensor]:
+    """Average the stored online values; snapshots as the reference kept them, and the path [steps, lengths, 4]."""
+    online = {"w": golden["in.w"][0], "b": golden["in.b"][0], "frozen": torch.full((2,), 1.5)}
+    ema = PostHocEma(online, golden.meta["sigma_rels"], update_every=every)
+    snapshots, path = [], []
+    for step in range(golden.meta["n_steps"]):
+        online = {**online, "w": golden["in.w"][step], "b": golden["in.b"][step]}
+        ema.update(online)
+        now = ema.snapshot()
+        path.append(torch.stack([torch.cat((values["w"], values["b"])) for values in now.averages.values()]))
+        if now.step % golden.meta["checkpoint_every"] == 0:
+            copies = {
+                length: {name: value.clone() for name, value in values.items()}
+                for length, values in now.averages.items()
+            }
+            snapshots.append(EmaSnapshot(now.step, copies))
+    return snapshots, torch.stack(path)
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_averages_follow_the_reference_at_every_step(golden: GoldenFile, every: int) -> None:
+    _, path = run_reference_trajectory(golden, every)
+    assert_close(path, golden[f"correctionTrue.every{every}.trajectory"])
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_decay_equals_the_reference(golden: GoldenFile, every: int) -> None:
+    expected = golden[f"correctionTrue.every{every}.beta_after_update"]
+    gammas = [gamma_of(length) for length in golden.meta["sigma_rels"]]
+    actual = [[decay_of(gamma, step, every) for gamma in gammas] for step in range(1, len(expected) + 1)]
+    assert_close(torch.tensor(actual, dtype=torch.float64), expected)
+
+
+def test_gamma_and_weights_equal_the_reference(golden: GoldenFile) -> None:
+    for sigma_rel, gamma in golden["gamma_of_sigma"].tolist():
+        assert gamma_of(sigma_rel) == pytest.approx(gamma, rel=1e-7)
+    steps = golden["solve.t"].tolist()
+    weight_keys = [key for key in golden.keys() if key.startswith("solve.weights.")]  # noqa: SIM118
+    assert weight_keys
+    for key in weight_keys:
+        sigma_rel = float(key.split("sigma")[1].split(".step")[0])
+        weights = synthesis_weights(steps, golden["solve.gamma_f32"].tolist(), max(steps), gamma_of(sigma_rel))
+        np.testing.assert_allclose(weights, golden.array(key), atol=1e-4)
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_synthesised_averages_equal_the_reference(golden: GoldenFile, every: int) -> None:
+    snapshots, _ = run_reference_trajectory(golden, every)
+    prefix = f"correctionTrue.every{every}.synth.sigma"
+    keys = [key for key in golden.keys() if key.startswith(prefix)]  # noqa: SIM118
+    assert keys
+    for key in keys:
+        sigma_rel, _, step = key.removeprefix(prefix).partition(".step")
+        made = synthesise(snapshots, float(sigma_rel), None if step == "None" else int(step))
+        actual = torch.cat((made["w"], made["b"], made["frozen"]))
+        assert (actual - golden[key]).abs().max() <= 1e-4
