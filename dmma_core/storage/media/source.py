@@ -1,0 +1,148 @@
+"""Open a media file: where it lies, which streams it has, where its time zero is, and whether its end is missing."""
+
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+import av
+
+from dmma_core.errors import MediaError
+from dmma_core.storage import paths
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
+_UNKNOWN_RIFF_BYTES = (0, 0xFFFFFFFF)
+_ISO_FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide")
+
+
+@dataclass(frozen=True)
+class MediaSource:
+    """An open file. `video` and `audio` are its first streams of that kind (cover pictures do not count), or None.
+
+    `zero_s` is the container's own start: times inside DMMA count from there, so that the offset between picture and
+    sound is kept and a transport stream that starts at 1.4 s begins at 0.
+    """
+
+    uri: str
+    container: Any
+    video: Any
+    audio: Any
+    zero_s: float
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """Local path of `uri`: the file itself, or a temporary copy of a remote one."""
+    if not paths.is_remote(uri):
+        with paths.open_read(uri):  # an absent or unreadable file becomes a sentence here
+            pass
+        yield paths.filesystem_of(uri)[1]
+        return
+    with tempfile.NamedTemporaryFile(prefix="dmma-media-") as copy:
+        with paths.open_read(uri) as remote:
+            shutil.copyfileobj(remote, copy)
+        copy.flush()
+        yield copy.name
+
+
+@contextmanager
+def open_media(uri: str) -> Iterator[MediaSource]:
+    """Open `uri` for decoding, one thread a stream. Raises MediaError "cannot_open", StorageError where it is absent."""
+    with local_copy(uri) as path:
+        try:
+            # Only the file itself may be read: a playlist in disguise must not lead to other files or the network.
+            container = av.open(path, options={"protocol_whitelist": "file"})
+        except av.error.FFmpegError as error:
+            raise MediaError(
+                f"{uri} cannot be opened as video or sound ({error.strerror}).",
+                reason="cannot_open",
+                remedy="Fetch the file again, or leave it out.",
+            ) from error
+        with container:
+            pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+            video = pictures[0] if pictures else None
+            audio = container.streams.audio[0] if container.streams.audio else None
+            for stream in (video, audio):
+                if stream is not None and stream.codec_context is not None:
+                    stream.thread_type = "NONE"
+                    stream.codec_context.thread_count = 1
+            zero_s = max(0.0, (container.start_time or 0) / av.time_base)
+            yield MediaSource(uri, container, video, audio, zero_s)
+
+
+def stream_kinds(uri: str) -> tuple[bool, bool]:
+    """Whether `uri` has a video stream, and whether it has an audio stream. Raises MediaError "cannot_open"."""
+    with open_media(uri) as source:
+        return source.video is not None, source.audio is not None
+
+
+def has_discarded_frames(source: MediaSource) -> bool:
+    """Whether an edit list (ISO/IEC 14496-12, section 8.6.6) hides frames of the picture stream; reads the whole file.
+
+    Such files come from cutting without re-encoding: the frames between the last key frame and the cut are stored and
+    marked to be decoded but not shown.
+    """
+    return any(packet.is_discard for packet in source.container.demux(source.video) if packet.size)
+
+
+def missing_bytes(uri: str) -> int:
+    """How many bytes the container says it has beyond the end of the file: above 0 the file was cut off.
+
+    Understands MP4/MOV (box sizes), RIFF (WAV, AVI) and Matroska/WebM (segment size); 0 for anything else.
+    """
+    with paths.open_read(uri) as file:
+        num_bytes = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(64)
+        if head[4:8] in _ISO_FIRST_BOXES:
+            claimed = _iso_end(file, num_bytes)
+        elif head[:4] == b"RIFF":
+            (size,) = struct.unpack("<I", head[4:8])
+            claimed = 0 if size in _UNKNOWN_RIFF_BYTES else size + 8
+        elif head[:4] == b"\x1a\x45\xdf\xa3":
+            claimed = _matroska_end(head)
+        else:
+            claimed = 0
+    return max(0, claimed - num_bytes)
+
+
+def _iso_end(file: IO[bytes], num_bytes: int) -> int:
+    """Where the last top-level box of an MP4 file says that it ends."""
+    position = 0
+    while position + 8 <= num_bytes:
+        file.seek(position)
+        header = file.read(16)
+        (size,) = struct.unpack(">I", header[:4])
+        if not header[4:8].isalnum():
+            break  # not a box: padding behind the last one
+        if size == 0:
+            return num_bytes  # "to the end of the file"
+        if size == 1 and len(header) == 16:
+            (size,) = struct.unpack(">Q", header[8:])
+        if size < 8:
+            break
+        position += size
+    return position
+
+
+def _matroska_end(head: bytes) -> int:
+    """Where the segment of a Matroska file says that it ends (RFC 8794, section 4: variable-size integers)."""
+    header_bytes, position = _matroska_size(head, 4)
+    position += header_bytes
+    if header_bytes < 0 or head[position : position + 4] != b"\x18\x53\x80\x67":
+        return 0
+    segment_bytes, start = _matroska_size(head, position + 4)
+    return start + segment_bytes if segment_bytes >= 0 else 0
+
+
+def _matroska_size(data: bytes, position: int) -> tuple[int, int]:
+    """Value of the size at `position` (-1: unknown) and the position behind it."""
+    if position >= len(data) or data[position] == 0:
+        return -1, position
+    length = 9 - data[position].bit_length()
+    value = int.from_bytes(data[position : position + length], "big") & ((1 << 7 * length) - 1)
+    return (-1 if value == (1 << 7 * length) - 1 else value), position + length
