@@ -1,0 +1,193 @@
+"""Encoder bundles by name: decoded clips and captions in, feature rows out.
+
+"tiny" is for CPUs: the same classes at small size with weights that are part of the package. "mmaudio_16k" and
+"mmaudio_44k" are the published encoders of MMAudio and DeepMMAudio with the published weights.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmma_core.data.feature_schema import FeatureSchema
+from dmma_core.encoders import clip as clip_module
+from dmma_core.encoders import depth as depth_module
+from dmma_core.encoders.clip import ClipEncoder, tiny_clip
+from dmma_core.encoders.depth import SCALAR_NAMES, DepthEncoder, tiny_depth
+from dmma_core.encoders.synchformer import (
+    SEGMENT_FRAMES,
+    SynchformerEncoder,
+    num_sync_features,
+    tiny_random_synchformer,
+)
+from dmma_core.errors import ConfigError, WeightsError
+from dmma_core.models.audio_codec.codec import AudioCodec
+from dmma_core.models.audio_codec.spectral import SpectralCodec
+from dmma_core.storage.media import DecodedClip, FrameRequest
+from dmma_core.tensors import Array, TensorSpec
+
+RGB_FPS = 8.0
+SYNC_FPS = 25.0
+
+
+class Bundle:
+    """CLIP, depth network, Synchformer and audio codec as one `EncoderBundle`.
+
+    The depth network sees the frames that CLIP sees, as in DeepMMAudio.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        duration_s: float,
+        clip: ClipEncoder,
+        depth: DepthEncoder,
+        synchformer: SynchformerEncoder,
+        codec: AudioCodec,
+    ) -> None:
+        self.clip, self.depth, self.synchformer, self.codec = clip, depth, synchformer, codec
+        side, sync_side = clip.config.input_size, synchformer.config.image_size
+        self.frame_requests = (
+            FrameRequest("rgb", RGB_FPS, side, side, fit="squash"),
+            FrameRequest("sync", SYNC_FPS, sync_side, sync_side, fit="crop"),
+        )
+        num_rgb, num_sync = (request.num_frames(duration_s) for request in self.frame_requests)
+        if num_sync < SEGMENT_FRAMES:
+            raise ConfigError(
+                f"Clips of {duration_s} s are too short: sync features need {SEGMENT_FRAMES} frames at {SYNC_FPS:g} fps.",
+                remedy=f"Use at least {SEGMENT_FRAMES / SYNC_FPS} s.",
+            )
+        latents = (codec.latent_length(duration_s), codec.latent_channels)
+        self.schema = FeatureSchema(
+            bundle=name,
+            tensors=(
+                TensorSpec("latent_mean", latents),
+                TensorSpec("latent_std", latents),
+                TensorSpec("rgb", (num_rgb, clip.config.embed_dim)),
+                TensorSpec("depth", (num_rgb, clip.config.embed_dim)),
+                TensorSpec("depth_scalars", (num_rgb, len(SCALAR_NAMES))),
+                TensorSpec("sync", (num_sync_features(num_sync), synchformer.config.width)),
+            ),
+            text=TensorSpec("text", (clip.config.num_tokens, clip.config.text.width)),
+            encoders={
+                "clip": clip.fingerprint(),
+                "depth": depth.fingerprint(),
+                "synchformer": synchformer.fingerprint(),
+                "codec": codec.fingerprint(),
+            },
+            depth_scalar_names=SCALAR_NAMES,
+            sample_rate_hz=codec.sample_rate_hz,
+            num_samples=codec.num_samples(duration_s),
+            duration_s=duration_s,
+        )
+
+    def encode_clips(self, clips: Sequence[DecodedClip]) -> list[Mapping[str, Array]]:
+        """float32 features of several clips at once, one mapping per clip with the tensors of `schema`.
+
+        A clip without frames gets zero visual features. A clip without sound (decoded for generation) gets no latents:
+        its mapping lacks `latent_mean` and `latent_std`. Raises ValueError for frames or sound of another length.
+        """
+        rows: list[dict[str, Array]] = [{} for _ in clips]
+        seen = [index for index, clip in enumerate(clips) if clip.frames]
+        heard = [index for index, clip in enumerate(clips) if clip.audio_A is not None]
+        for row in rows:
+            row.update({spec.name: np.zeros(spec.shape, np.float32) for spec in self.schema.tensors[2:]})
+        if seen:
+            visual = self._encode_frames(*(self._stack(clips, seen, request) for request in self.frame_requests))
+            self._fill(rows, seen, visual)
+        if heard:
+            self._fill(rows, heard, self._encode_audio([clips[index] for index in heard]))
+        return list(rows)
+
+    def encode_text(self, captions: Sequence[str]) -> Array:
+        """float32 text features [len(captions), N, D]."""
+        return _numpy(self.clip.encode_text(captions))
+
+    def _encode_frames(self, rgb_BTHWC: Tensor, sync_BTHWC: Tensor) -> dict[str, Tensor]:
+        shape = rgb_BTHWC.shape[:2]
+        frames_THWC = rgb_BTHWC.flatten(0, 1)
+        inverse_depth_THW = self.depth.inverse_depth(frames_THWC)
+        maps = torch.split(inverse_depth_THW, shape[1])
+        pictures_TCHW = torch.cat([self.depth.pictures(maps_THW, rgb_BTHWC.shape[2]) for maps_THW in maps])
+        return {
+            "rgb": self.clip.encode_images(frames_THWC).reshape(*shape, -1),
+            "depth": self.clip.encode_pixels(pictures_TCHW).reshape(*shape, -1),
+            "depth_scalars": torch.stack([depth_module.depth_scalars(maps_THW) for maps_THW in maps]),
+            "sync": self.synchformer.encode_frames(sync_BTHWC),
+        }
+
+    @torch.inference_mode()
+    def _encode_audio(self, clips: Sequence[DecodedClip]) -> dict[str, Tensor]:
+        schema = self.schema
+        for clip in clips:
+            assert clip.audio_A is not None
+            if (len(clip.audio_A), clip.sample_rate_hz) != (schema.num_samples, schema.sample_rate_hz):
+                raise ValueError(
+                    f"A clip has {len(clip.audio_A)} samples at {clip.sample_rate_hz} Hz, expected "
+                    f"{schema.num_samples} at {schema.sample_rate_hz} Hz."
+                )
+        wave_BA = torch.from_numpy(np.stack([clip.audio_A for clip in clips if clip.audio_A is not None]))
+        posterior = self.codec.encode(wave_BA.to(self.clip.device))
+        return {"latent_mean": posterior.mean_BLC, "latent_std": posterior.std_BLC}
+
+    def _stack(self, clips: Sequence[DecodedClip], indices: Sequence[int], request: FrameRequest) -> Tensor:
+        num_frames = request.num_frames(self.schema.duration_s)
+        expected = (num_frames, request.height, request.width, 3)
+        for index in indices:
+            if clips[index].frames[request.name].shape != expected:
+                shape = clips[index].frames[request.name].shape
+                raise ValueError(f"A clip's {request.name!r} frames have the shape {shape}, expected {expected}.")
+        return torch.from_numpy(np.stack([clips[index].frames[request.name] for index in indices]))
+
+    def _fill(self, rows: list[dict[str, Array]], indices: Sequence[int], features: Mapping[str, Tensor]) -> None:
+        for name, batch in features.items():
+            for index, value in zip(indices, _numpy(batch), strict=True):
+                rows[index][name] = value
+
+
+def load_bundle(
+    name: str,
+    duration_s: float,
+    device: str = "cpu",
+    *,
+    weights: Mapping[str, str] | None = None,
+    depth_normalization: str | None = None,
+    half_precision: bool = False,
+) -> Bundle:
+    """Build the bundle `name` for clips of `duration_s` on `device`.
+
+    `weights` maps a role ("clip", "depth", …) to a file that replaces the bundle's own. `depth_normalization` replaces
+    the bundle's own (tiny: per_clip; mmaudio: per_frame, the published one). `half_precision` runs the depth network
+    in half precision. Raises ConfigError for an unknown bundle and WeightsError where weights are missing: there is no
+    fall-back to random weights.
+    """
+    if name not in _BUNDLES:
+        raise ConfigError(f"There is no encoder bundle {name!r}.", remedy=f"Use one of {sorted(_BUNDLES)}.")
+    bundle = _BUNDLES[name](duration_s, dict(weights or {}), depth_normalization, half_precision)
+    for part in (bundle.clip, bundle.depth, bundle.synchformer, bundle.codec):
+        part.to(device).eval().requires_grad_(False)
+    return bundle
+
+
+def _tiny(duration_s: float, weights: Mapping[str, str], normalization: str | None, half_precision: bool) -> Bundle:
+    own = {"clip": clip_module.TINY_WEIGHTS, "depth": depth_module.TINY_WEIGHTS}
+    paths = {role: weights.get(role, str(path)) for role, path in own.items()}
+    for role, path in paths.items():
+        if not Path(path).is_file():
+            raise WeightsError(
+                f"The tiny {role} weights {path} are missing.", remedy="Make them with `dmma pretrain-tiny`."
+            )
+    depth = tiny_depth(paths["depth"], normalization=normalization or "per_clip", half_precision=half_precision)
+    return Bundle("tiny", duration_s, tiny_clip(paths["clip"]), depth, tiny_random_synchformer(), SpectralCodec())
+
+
+_BUNDLES: Mapping[str, Callable[[float, Mapping[str, str], str | None, bool], Bundle]] = {
+    "tiny": _tiny,
+}
+
+
+def _numpy(tensor: Tensor) -> Array:
+    array: Array = tensor.float().cpu().numpy()
+    return array

@@ -1,0 +1,234 @@
+"""Depth of video frames: inverse depth, the three-channel depth video, and scalars that keep absolute distance.
+
+The one place for depth: feature extraction, training and generation call it, so that they see the same maps.
+"Inverse depth" is large for near things. The MiDaS networks give it up to an unknown scale that one network keeps over all
+its pictures; the tiny network gives it in 1/m.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dmma_core.encoders.dpt import DPT_HYBRID_384, DPT_LARGE_384, TINY_DPT, Dpt
+from dmma_core.encoders.loading import fingerprint, read_state
+from dmma_core.errors import ConfigError
+
+NORMALIZATIONS = ("per_frame", "per_clip", "raw_scaled")
+SCALAR_NAMES = (
+    "log_p05",
+    "log_p50",
+    "log_p95",
+    "log_max",
+    "log_mean",
+    "relative_std",
+    "log_centre",
+    "log_foreground",
+)
+TINY_WEIGHTS = Path(__file__).parent / "tiny_weights" / "depth.safetensors"
+MIDAS_VARIANTS = {config.name: config for config in (DPT_HYBRID_384, DPT_LARGE_384)}
+MIDAS_RAW_SCALE = 1000.0  # about the nearest that MiDaS v3 gives for everyday pictures, in its arbitrary unit
+_FLOOR = 1e-2  # smallest inverse depth told apart in logarithms: 100 m where the unit is 1/m
+_EPSILON = 1e-8  # of the published depth normalisation
+
+
+class DepthNetwork(Protocol):
+    """A network from normalised pictures [B, 3, H, W] to inverse depth [B, H, W], not negative."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, pixels_BCHW: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """How frames go through a depth network, and how its maps become pictures.
+
+    `raw_scale` is the inverse depth that `raw_scaled` shows as white, in the network's unit.
+    `size` and `size_multiple` are those of the network's input; `resize` is MiDaS' "minimal" or "upper_bound".
+    """
+
+    name: str
+    size: int
+    size_multiple: int
+    raw_scale: float
+    resize: str = "minimal"
+    normalization: str = "per_frame"
+    half_precision: bool = False
+    frames_per_batch: int = 32
+
+    def __post_init__(self) -> None:
+        if self.normalization not in NORMALIZATIONS:
+            raise ConfigError(
+                f"There is no depth normalisation {self.normalization!r}.", remedy=f"Use one of {NORMALIZATIONS}."
+            )
+
+
+class DepthEncoder(nn.Module):
+    """Frames to inverse depth, depth pictures and scalars, batched, optionally in half precision."""
+
+    def __init__(self, config: DepthConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.register_buffer("mean_C", torch.tensor(network.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std_C", torch.tensor(network.std).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Inverse depth [B, H, W] of pictures in [0, 1] whose size suits the network. Tracks gradients (for training)."""
+        normalised_BCHW = (pixels_BCHW - self.get_buffer("mean_C")) / self.get_buffer("std_C")
+        inverse_depth_BHW: Tensor = self.network(normalised_BCHW)
+        return inverse_depth_BHW
+
+    @torch.inference_mode()
+    def inverse_depth(self, frames_THWC: Tensor) -> Tensor:
+        """float32 inverse depth [n, h, w] >= 0 of uint8 frames [n, H, W, 3].
+
+        Frames of another size than the network's are resized first as MiDaS does (aspect ratio kept); the maps have
+        the size of the network's input.
+        """
+        device = self.get_buffer("mean_C").device
+        maps = []
+        for chunk_THWC in torch.split(frames_THWC, self.config.frames_per_batch):
+            pixels_BCHW = resize_like_midas(chunk_THWC.to(device), self.config)
+            with torch.autocast(device.type, self._half_dtype(device), enabled=self.config.half_precision):
+                maps.append(self(pixels_BCHW).float())
+        return torch.cat(maps) if maps else torch.zeros(0, self.config.size, self.config.size, device=device)
+
+    def pictures(self, inverse_depth_THW: Tensor, side: int) -> Tensor:
+        """Three-channel depth video [T, 3, side, side] in [0, 1] of ONE clip's maps [T, h, w], for CLIP."""
+        return depth_pictures(normalized_depth(inverse_depth_THW, self.config), side)
+
+    def _half_dtype(self, device: torch.device) -> torch.dtype:
+        return torch.float16 if device.type == "cuda" else torch.bfloat16
+
+    def fingerprint(self) -> str:
+        """Identity of network, weights and of everything here that changes a feature."""
+        config = self.config
+        settings = {"normalization": config.normalization, "raw_scale": config.raw_scale, "scalars": SCALAR_NAMES}
+        sizes = {"name": config.name, "size": config.size, "resize": config.resize, "half": config.half_precision}
+        return fingerprint({**settings, **sizes}, self.network)
+
+
+def normalized_depth(inverse_depth_THW: Tensor, config: DepthConfig) -> Tensor:
+    """Inverse depth of ONE clip [T, h, w] to values in [0, 1], by `config.normalization`.
+
+    per_frame: each frame by its own minimum and maximum (DeepMMAudio); per_clip: by those of the clip, which keeps
+    approach and retreat visible; raw_scaled: divided by `raw_scale`, which keeps absolute distance.
+    """
+    if config.normalization == "raw_scaled":
+        return (inverse_depth_THW / config.raw_scale).clamp(0, 1)
+    if not inverse_depth_THW.numel():
+        return inverse_depth_THW
+    axes = (1, 2) if config.normalization == "per_frame" else (0, 1, 2)
+    low, high = inverse_depth_THW.amin(axes, keepdim=True), inverse_depth_THW.amax(axes, keepdim=True)
+    return (inverse_depth_THW - low) / (high - low + _EPSILON)
+
+
+def depth_pictures(depth_THW: Tensor, side: int) -> Tensor:
+    """Three equal channels [T, 3, side, side] of normalised depth, resized (bilinear, antialiased) where sizes differ."""
+    pictures_TCHW = depth_THW.unsqueeze(1)
+    if pictures_TCHW.shape[-2:] != (side, side):
+        pictures_TCHW = F.interpolate(pictures_TCHW, (side, side), mode="bilinear", antialias=True)
+    return pictures_TCHW.expand(-1, 3, -1, -1)
+
+
+def depth_scalars(inverse_depth_THW: Tensor) -> Tensor:
+    """Per frame statistics [T, K] of raw inverse depth of ONE clip, columns `SCALAR_NAMES`.
+
+    Logarithms (natural, of values floored at 0.01) make a constant factor of distance a constant offset, whatever the
+    network's unit; their change over time is approach and retreat. `log_centre` is the mean over the middle quarter of
+    the picture. `log_foreground` is the mean over what stands nearer than the clip's own median picture, weighted by
+    how much: with a steady camera, the moving object; where nothing moves it equals `log_mean`.
+    """
+    num_frames, height, width = inverse_depth_THW.shape
+    if not num_frames:
+        return inverse_depth_THW.new_zeros(0, len(SCALAR_NAMES))
+    flat_TP = inverse_depth_THW.flatten(1)
+    centre_THW = inverse_depth_THW[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    mean_T = flat_TP.mean(1)
+    excess_TP = (flat_TP - flat_TP.median(0).values).clamp_min(0)
+    weight_TP = excess_TP + 1e-4 * mean_T[:, None] + _EPSILON
+    foreground_T = (weight_TP * flat_TP).sum(1) / weight_TP.sum(1)
+    ranks = torch.tensor([0.05, 0.5, 0.95], dtype=flat_TP.dtype, device=flat_TP.device)
+    percentiles_3T = torch.stack([torch.quantile(flat_P, ranks) for flat_P in flat_TP], dim=1)
+    levels = [*percentiles_3T, flat_TP.amax(1), mean_T]
+    logs = [level_T.clamp_min(_FLOOR).log() for level_T in [*levels, centre_THW.mean((1, 2)), foreground_T]]
+    relative_std_T = flat_TP.std(1) / mean_T.clamp_min(_FLOOR)
+    return torch.stack([*logs[:5], relative_std_T, *logs[5:]], dim=1)
+
+
+def resize_like_midas(frames_THWC: Tensor, config: DepthConfig) -> Tensor:
+    """float32 pictures [n, 3, h, w] of uint8 frames [n, H, W, 3], resized as MiDaS' transform does.
+
+    Bicubic (a = -0.75, no antialiasing, not clipped) to `midas_size`; in [0, 1] up to the overshoot of the kernel.
+    """
+    pixels_TCHW = frames_THWC.permute(0, 3, 1, 2)
+    height, width = frames_THWC.shape[1:3]
+    size = midas_size(height, width, config)
+    if size == (height, width):
+        return pixels_TCHW.float() * (1 / 255)
+    return F.interpolate(pixels_TCHW.double() / 255, size, mode="bicubic").float()
+
+
+def midas_size(height: int, width: int, config: DepthConfig) -> tuple[int, int]:
+    """Height and width that MiDaS resizes a picture to: aspect ratio kept, both multiples of `size_multiple`.
+
+    "minimal" takes the scale of the side that changes less, "upper_bound" the scale that keeps both sides within
+    `size`. Raises ValueError for a picture so narrow that a side would be zero.
+    """
+    scales = (config.size / height, config.size / width)
+    scale = min(scales) if config.resize == "upper_bound" else min(scales, key=lambda value: abs(1 - value))
+    multiple = config.size_multiple
+    sides = []
+    for length in (height, width):
+        side = round(scale * length / multiple) * multiple  # half to even, as numpy rounds
+        if config.resize == "upper_bound" and side > config.size:
+            side = int(scale * length // multiple) * multiple
+        sides.append(side)
+    if not all(sides):
+        raise ValueError(f"A picture of {height}x{width} is too narrow for the depth network {config.name}.")
+    return sides[0], sides[1]
+
+
+def tiny_depth(
+    weights: str | None = None, normalization: str = "per_clip", half_precision: bool = False
+) -> DepthEncoder:
+    """The tiny DPT with the weights of a file, or untrained where `weights` is None (only training starts so)."""
+    network = Dpt(TINY_DPT)
+    if weights is not None:
+        network.load(read_state(weights), weights)
+    config = DepthConfig(
+        TINY_DPT.name,
+        TINY_DPT.image_size,
+        TINY_DPT.size_multiple,
+        raw_scale=1.0,
+        normalization=normalization,
+        half_precision=half_precision,
+    )
+    return DepthEncoder(config, network).eval()
+
+
+def midas_depth(
+    weights: str, variant: str = "dpt_hybrid_384", normalization: str = "per_frame", half_precision: bool = False
+) -> DepthEncoder:
+    """MiDaS v3 with the weights of its published file; `variant` is dpt_hybrid_384 or dpt_large_384."""
+    if variant not in MIDAS_VARIANTS:
+        raise ConfigError(f"There is no depth network {variant!r}.", remedy=f"Use one of {sorted(MIDAS_VARIANTS)}.")
+    architecture = MIDAS_VARIANTS[variant]
+    network = Dpt(architecture)
+    network.load(read_state(weights, containers=("model",)), weights)
+    config = DepthConfig(
+        variant,
+        architecture.image_size,
+        architecture.size_multiple,
+        raw_scale=MIDAS_RAW_SCALE,
+        normalization=normalization,
+        half_precision=half_precision,
+        frames_per_batch=16,
+    )
+    return DepthEncoder(config, network).eval()

@@ -1,0 +1,96 @@
+"""Weights into encoders: strict loading with sentences, fingerprints, and weights that are openly random."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dmma_core.errors import WeightsError
+from dmma_core.storage import tensor_files
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def read_state(path: str, containers: Iterable[str] = ()) -> dict[str, Tensor]:
+    """State dict of a .safetensors file, or of a .pt/.pth/.bin file read without unpickling code.
+
+    The dict may lie under one of the keys `containers` (for example "state_dict" or "model").
+    Raises WeightsError for a file that is missing, damaged, or holds anything but tensors.
+    """
+    if path.endswith(".safetensors"):
+        return tensor_files.read_tensors(path)
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"There is no weights file {path}.", remedy="Fetch it with `dmma weights fetch`.") from error
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, … for a damaged file
+        raise WeightsError(
+            f"{path} is not a readable PyTorch weights file ({type(error).__name__}).",
+            remedy="It may be truncated or hold code; fetch it again and compare its sha256.",
+        ) from error
+    for container in containers:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(container), Mapping):
+            loaded = loaded[container]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path} does not hold a state dict (a mapping of names to tensors).")
+    return dict(loaded)
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Copy `state` into `module`; half-precision tensors are accepted and widened.
+
+    Raises WeightsError that lists missing, unexpected and misshapen tensors; then the module is unchanged.
+    """
+    own = module.state_dict()
+    problems = {
+        "missing": sorted(set(own) - set(state)),
+        "unexpected": sorted(set(state) - set(own)),
+        "of another shape": sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape),
+    }
+    found = [f"{len(names)} {kind} ({_few(names)})" for kind, names in problems.items() if names]
+    if found:
+        raise WeightsError(
+            f"The weights of {where} do not fit {type(module).__name__}: {'; '.join(found)}.",
+            remedy="Give the file of this architecture.",
+        )
+    module.load_state_dict(dict(state), strict=True)
+
+
+def fingerprint(config: Mapping[str, Any], module: nn.Module) -> str:
+    """sha256 (hex) over the architecture (JSON values) and every tensor of `module` (name, shape, dtype, bytes)."""
+    digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        plain = tensor.detach().to("cpu").contiguous()
+        digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
+        digest.update(memoryview(plain.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def fill_with_random_weights(module: Module, seed: str) -> Module:
+    """Overwrite every parameter with values that depend on `seed` and the parameter's name alone.
+
+    Matrices and kernels ~ N(0, 1/fan_in), norm weights 1, biases 0, tokens and embeddings ~ N(0, 0.02²). For stand-in
+    networks, whose name and fingerprint must say that they are random.
+    """
+    for name, parameter in module.named_parameters():
+        digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "weight" in name and parameter.dim() >= 2:
+            value = noise / parameter[0].numel() ** 0.5
+        elif "weight" in name:
+            value = torch.ones_like(noise)
+        elif "embed" in name or "token" in name:
+            value = 0.02 * noise
+        else:
+            value = torch.zeros_like(noise)
+        with torch.no_grad():
+            parameter.copy_(value)
+    return module
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
