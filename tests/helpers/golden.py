@@ -45,7 +45,7 @@ class GoldenFile:
         """The array as numpy, for dtypes that torch does not know (text)."""
         return np.array(self.arrays[key])
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         return [key for key in self.arrays if key != "__meta__"]
 
 

@@ -1,0 +1,34 @@
+"""Conditional flow matching on straight paths from noise (time 0) to data (time 1): Lipman et al. 2023, section 4.1."""
+
+import torch
+from torch import Tensor
+
+
+def interpolate(noise_BLC: Tensor, data_BLC: Tensor, time_B: Tensor, min_sigma: float = 0.0) -> Tensor:
+    """x_t = (1 - (1 - min_sigma) t) * noise + t * data."""
+    time_B11 = time_B.reshape(-1, 1, 1)
+    return (1 - (1 - min_sigma) * time_B11) * noise_BLC + time_B11 * data_BLC
+
+
+def target_velocity(noise_BLC: Tensor, data_BLC: Tensor, min_sigma: float = 0.0) -> Tensor:
+    """dx_t/dt = data - (1 - min_sigma) * noise, the same at all times."""
+    return data_BLC - (1 - min_sigma) * noise_BLC
+
+
+def flow_loss(velocity_BLC: Tensor, noise_BLC: Tensor, data_BLC: Tensor, min_sigma: float = 0.0) -> Tensor:
+    """Mean squared error of the predicted velocity, per clip: float32 [B]."""
+    error_BLC = velocity_BLC.float() - target_velocity(noise_BLC, data_BLC, min_sigma).float()
+    return error_BLC.square().flatten(1).mean(dim=1)
+
+
+def logit_normal_times(normal_B: Tensor, mean: float = 0.0, scale: float = 1.0) -> Tensor:
+    """Times in (0, 1) from standard normal draws: sigmoid(normal * scale + mean) (Esser et al. 2024, section 3.1)."""
+    return torch.sigmoid(normal_B * scale + mean)
+
+
+def loss_by_time(loss_B: Tensor, time_B: Tensor, num_bins: int = 25) -> tuple[Tensor, Tensor]:
+    """Sum and count of the losses whose time falls into each of `num_bins` equal parts of [0, 1]; both [num_bins]."""
+    edges = torch.linspace(0, 1, num_bins + 1, device=time_B.device)[:-1]
+    bin_B = torch.bucketize(time_B, edges, right=True) - 1
+    zeros = torch.zeros(num_bins, device=loss_B.device, dtype=loss_B.dtype)
+    return zeros.index_add(0, bin_B, loss_B), zeros.index_add(0, bin_B, torch.ones_like(loss_B))

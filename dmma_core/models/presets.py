@@ -1,0 +1,175 @@
+"""The networks by name: MMAudio's five variants and a tiny one, without or with depth; counts; first values."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from dmma_core.data.feature_schema import FeatureSchema
+from dmma_core.errors import ConfigError
+from dmma_core.models.layers import Initial
+from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+
+_SMALL_44K = MMDiTConfig(
+    latent_width=40,
+    latent_length=345,
+    rgb_width=1024,
+    rgb_length=64,
+    sync_width=768,
+    sync_length=192,
+    text_width=1024,
+    text_length=77,
+    hidden_width=448,
+    num_heads=7,
+    num_joint_blocks=4,
+    num_fused_blocks=8,
+)
+_MEDIUM_44K = replace(_SMALL_44K, hidden_width=896, num_heads=14)
+_LARGE_44K = replace(_MEDIUM_44K, num_joint_blocks=7, num_fused_blocks=14)
+_TINY = MMDiTConfig(
+    latent_width=40,
+    latent_length=125,
+    rgb_width=64,
+    rgb_length=32,
+    sync_width=64,
+    sync_length=88,
+    text_width=64,
+    text_length=77,
+    hidden_width=64,
+    num_heads=2,
+    num_joint_blocks=2,
+    num_fused_blocks=2,
+    version=2,
+    learned_empty_text=True,
+)
+
+PRESETS: Mapping[str, MMDiTConfig] = {
+    "small_16k": replace(_SMALL_44K, latent_width=20, latent_length=250),
+    "small_44k": _SMALL_44K,
+    "medium_44k": _MEDIUM_44K,
+    "large_44k": _LARGE_44K,
+    "large_44k_v2": replace(_LARGE_44K, version=2),
+    "tiny": _TINY,
+}
+"""At 8 s (tiny: 4 s). Published variants: MMAudio, supplement, table A1."""
+
+
+def mmdit_config(
+    preset: str,
+    *,
+    depth: str = "off",
+    fusion: str = "concat",
+    deepmmaudio: bool = False,
+    num_depth_scalars: int = 0,
+    latent_length: int | None = None,
+    rgb_length: int | None = None,
+    sync_length: int | None = None,
+) -> MMDiTConfig:
+    """Configuration of `preset`; lengths that are not given are those of 8 s (tiny: 4 s).
+
+    `deepmmaudio` gives DeepMMAudio's own form of depth. Raises ConfigError for an unknown preset or an impossible choice.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"There is no network preset {preset!r}.", remedy=f"Presets: {', '.join(PRESETS)}.")
+    base = PRESETS[preset]
+    return replace(
+        base,
+        depth=depth,
+        fusion=fusion,
+        deepmmaudio=deepmmaudio,
+        num_depth_scalars=num_depth_scalars,
+        latent_length=latent_length or base.latent_length,
+        rgb_length=rgb_length or base.rgb_length,
+        sync_length=sync_length or base.sync_length,
+    )
+
+
+def config_for_features(preset: str, schema: FeatureSchema, depth: str = "off", fusion: str = "concat") -> MMDiTConfig:
+    """The preset with the lengths and widths of a feature set. Raises ConfigError where the preset's widths differ."""
+    if preset not in PRESETS:
+        raise ConfigError(f"There is no network preset {preset!r}.", remedy=f"Presets: {', '.join(PRESETS)}.")
+    (latent_length, latent_width), (rgb_length, rgb_width), (sync_length, sync_width), (text_length, text_width) = (
+        schema.spec(name).shape for name in ("latent_mean", "rgb", "sync", "text")
+    )
+    sizes = {"latent": latent_width, "rgb": rgb_width, "sync": sync_width, "text": text_width}
+    for name, width in sizes.items():
+        expected = getattr(PRESETS[preset], f"{name}_width")
+        if width != expected and preset != "tiny":
+            raise ConfigError(
+                f"Network {preset} takes {name} features of width {expected}, but the bundle {schema.bundle} gives {width}.",
+                remedy="Choose the preset that belongs to the bundle (mmaudio_16k: small_16k, mmaudio_44k: small_44k …).",
+            )
+    return replace(
+        PRESETS[preset],
+        depth=depth,
+        fusion=fusion,
+        num_depth_scalars=len(schema.depth_scalar_names),
+        latent_length=latent_length,
+        rgb_length=rgb_length,
+        sync_length=sync_length,
+        text_length=text_length,
+        latent_width=latent_width,
+        rgb_width=rgb_width,
+        sync_width=sync_width,
+        text_width=text_width,
+    )
+
+
+def parameter_count(config: MMDiTConfig) -> tuple[int, int]:
+    """(all, trainable) parameters, counted as published: latent statistics belong to all. Allocates nothing."""
+    with torch.device("meta"):
+        model = MMDiT(config)
+    whole = sum(value.numel() for value in model.state_dict().values())
+    return whole, sum(value.numel() for value in model.parameters() if value.requires_grad)
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Give every parameter its first value, drawn from a generator seeded by (seed, parameter name).
+
+    Two networks of the same seed agree wherever both have the parameter, on every device: baseline and depth start alike.
+    """
+    for module_name, module in model.named_modules():
+        initials: dict[str, Initial] = module.initials() if hasattr(module, "initials") else {}
+        for name, parameter in module.named_parameters(recurse=False):
+            full_name = f"{module_name}.{name}" if module_name else name
+            assert name in initials, f"{full_name} has no initial value"
+            _fill(parameter, initials[name], seed, full_name)
+
+
+def _fill(parameter: nn.Parameter, initial: Initial, seed: int, name: str) -> None:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    value = torch.empty(parameter.shape, dtype=torch.float32)
+    if initial.kind == "uniform":
+        value.uniform_(-initial.value, initial.value, generator=generator)
+    elif initial.kind == "normal":
+        value.normal_(0.0, initial.value, generator=generator)
+    else:
+        value.fill_(initial.value)
+    with torch.no_grad():
+        parameter.copy_(value)
+
+
+def depth_from_baseline(baseline: MMDiT, config: MMDiTConfig, seed: int = 0) -> MMDiT:
+    """A depth network that computes exactly `baseline`'s function until trained.
+
+    `config` is the baseline's with another `depth` and `fusion`. Raises ConfigError where anything else differs.
+    """
+    expected = replace(config, depth="off", fusion=baseline.config.fusion, num_depth_scalars=0, deepmmaudio=False)
+    if expected != replace(baseline.config, num_depth_scalars=0) or config.depth == "off":
+        raise ConfigError(
+            "The depth network's configuration differs from the baseline's in more than depth and fusion.",
+            remedy="Derive it with dataclasses.replace(baseline.config, depth=…, fusion=…).",
+        )
+    if config.deepmmaudio:
+        raise ConfigError(
+            "DeepMMAudio's form of depth has an activation or a bias in between that cannot pass the baseline's rgb "
+            "unchanged in every version.",
+            remedy="Use fusion=concat, sum or gated.",
+        )
+    model = MMDiT(config)
+    initialise(model, seed)
+    model.load_state_dict(baseline.state_dict(), strict=False)
+    return model.to(baseline.empty_rgb.device)
