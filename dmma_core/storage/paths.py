@@ -138,6 +138,14 @@ def write_bytes(uri: str, data: bytes) -> None:
         file.write(data)
 
 
+def append_text(uri: str, text: str) -> None:
+    """Add `text` to the end of a local file. Objects of a bucket cannot be appended to: write them whole."""
+    assert not is_remote(uri)
+    _, path = filesystem_of(uri)
+    with _sentences(uri), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
 def read_text(uri: str) -> str:
     try:
         return read_bytes(uri).decode("utf-8")

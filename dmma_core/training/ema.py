@@ -143,8 +143,8 @@ def synthesis_weights(
     wanted_step = np.full_like(steps, target_step)
     wanted_gamma = np.full_like(gammas, np.float32(target_gamma))
     gram = _profile_product(steps[:, None], gammas[:, None], steps[None, :], gammas[None, :])
-    weights: Doubles = np.linalg.solve(gram, _profile_product(steps, gammas, wanted_step, wanted_gamma))
-    return weights
+    weights = np.linalg.solve(gram, _profile_product(steps, gammas, wanted_step, wanted_gamma))
+    return weights.astype(np.float64)
 
 
 def synthesise(snapshots: Sequence[EmaSnapshot], sigma_rel: float, target_step: int | None = None) -> dict[str, Tensor]:

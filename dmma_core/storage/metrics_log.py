@@ -1,0 +1,66 @@
+"""metrics.jsonl of a run: one JSON object a logged point, appended as training goes.
+
+    {"step": 20, "samples": 320, "wall_s": 12.5, "unix_s": 1790000000.1, "train/loss": 1.02, ...}
+
+`step` and `samples` count what had been trained, `wall_s` the seconds of training over all sessions of the run, `unix_s`
+is the time of day. Every other key is a metric. This file is the truth; a tracking server gets a copy of it.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from dmma_core.storage import paths
+
+COUNTERS = ("step", "samples", "wall_s", "unix_s")
+Point = dict[str, float]
+_log = logging.getLogger(__name__)
+
+
+class MetricsLog:
+    """Appends points to `uri`. Points after `last_step`, left over from a session that died, are removed at the start.
+
+    A bucket's objects cannot be appended to, so there the whole file is sent again on `flush`.
+    """
+
+    def __init__(self, uri: str, last_step: int) -> None:
+        self._uri = uri
+        self._points = [point for point in read_metrics(uri) if point["step"] <= last_step]
+        self._remote = paths.is_remote(uri)
+        self._write_all()
+
+    def append(self, point: Point) -> None:
+        self._points.append(point)
+        if not self._remote:
+            paths.append_text(self._uri, _lines([point]))
+
+    def flush(self) -> None:
+        """Make every appended point visible to readers."""
+        if self._remote:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        paths.write_bytes(self._uri, _lines(self._points).encode())
+
+
+def read_metrics(uri: str) -> list[Point]:
+    """All points of a metrics.jsonl, in order; none where there is no file. A half-written last line is left out."""
+    if not paths.exists(uri):
+        return []
+    points: list[Point] = []
+    for line in paths.read_text(uri).split("\n"):
+        try:
+            point: Any = json.loads(line) if line else None
+        except json.JSONDecodeError:
+            _log.warning(
+                "%s has a damaged line after step %s; it is left out.", uri, points[-1]["step"] if points else 0
+            )
+            continue
+        if point is not None:
+            points.append(point)
+    return points
+
+
+def _lines(points: Sequence[Point]) -> str:
+    return "".join(json.dumps(point, allow_nan=False) + "\n" for point in points)

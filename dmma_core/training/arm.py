@@ -1,0 +1,162 @@
+"""One arm of a comparison, from its plan to its last checkpoint. Knows no Ray: any process can call `train_arm`.
+
+An arm is a choice of columns and of the network that reads them; rows, their order, seeds and every random draw are the
+same in all arms of a comparison.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dmma_core.config_loading import config_to_dict
+from dmma_core.data.batching import training_batches
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.data.mixing import SampleOrder, Source
+from dmma_core.errors import ConfigError, IncompleteError, SchemaError
+from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.presets import initialise
+from dmma_core.storage import paths
+from dmma_core.storage.metrics_log import MetricsLog, Point
+from dmma_core.storage.run_folder import Checkpoint, RunFolder
+from dmma_core.training.checkpoint import RunIdentity, TrainingState, restore_checkpoint, save_checkpoint, save_snapshot
+from dmma_core.training.ema import EmaConfig, PostHocEma
+from dmma_core.training.latent_statistics import LatentStatistics
+from dmma_core.training.loop import LoopConfig, run_training
+from dmma_core.training.optim import OptimConfig, build_optimizer
+from dmma_core.training.schedule import ScheduleConfig
+from dmma_core.training.step import DropoutConfig, TrainingStep
+from dmma_core.training.validation import ValidationConfig, validation_loss
+from dmma_core.training.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """Everything one arm needs. Training stops in an orderly way once a file appears at `stop_uri`."""
+
+    arm: str
+    run_uri: str
+    features_uri: str
+    stop_uri: str
+    model: MMDiTConfig
+    statistics: LatentStatistics
+    seed: int
+    loop: LoopConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    dropout: DropoutConfig
+    ema: EmaConfig
+    validation: ValidationConfig
+
+    def identity(self, store: FeatureStore) -> RunIdentity:
+        return RunIdentity(self.arm, self.seed, config_to_dict(self.model), _plain(store), store.fingerprint)
+
+
+def train_arm(plan: ArmPlan, workers: Workers) -> bool:
+    """Train the arm on this worker, from its newest checkpoint if there is one. False if it was asked to stop.
+
+    Every worker of the arm calls this with the same plan; worker 0 writes. Raises DmmaError subclasses with a sentence.
+    """
+    store = FeatureStore(plan.features_uri)
+    folder, identity = RunFolder(plan.run_uri), plan.identity(store)
+    state = new_state(plan, workers)
+    if checkpoint := newest_checkpoint(folder):
+        restore_checkpoint(checkpoint, state, identity)
+        _log.info("%s goes on from step %d.", plan.arm, state.step)
+    velocity = workers.wrap(state.model)
+    step = TrainingStep(state.model, velocity, state.optimizer, plan.optim, plan.schedule, plan.dropout)
+    order = SampleOrder([Source(0, store.rows_of_split("train"))], plan.seed)
+    batches = training_batches([store], order, state.samples, plan.loop.batch_size, workers.rank, workers.size)
+    events = _Events(plan, folder, identity, state.step, workers)
+    try:
+        return run_training(
+            step,
+            state,
+            batches,
+            lambda: validation_loss(state.model, store, plan.validation, plan.seed, workers),
+            plan.loop,
+            plan.ema.snapshot_every,
+            plan.seed,
+            events,
+            workers,
+        )
+    finally:
+        batches.close()  # type: ignore[attr-defined]
+        events.close()
+
+
+def new_state(plan: ArmPlan, workers: Workers) -> TrainingState:
+    """Network with its first values and latent statistics, optimiser and averages, at step 0, on the worker's device."""
+    model = MMDiT(plan.model)
+    initialise(model, plan.seed)
+    model.set_latent_statistics(torch.tensor(plan.statistics.mean), torch.tensor(plan.statistics.std))
+    model.to(workers.device)
+    ema = PostHocEma(dict(model.named_parameters()), plan.ema.tracked_sigma_rel)
+    return TrainingState(model, build_optimizer(model, plan.optim), ema)
+
+
+def newest_checkpoint(folder: RunFolder) -> Checkpoint | None:
+    """The newest complete checkpoint of the run, None where it has none yet."""
+    try:
+        return folder.checkpoint()
+    except IncompleteError:
+        return None
+
+
+def check_features(store: FeatureStore, batch_size: int, num_workers: int) -> None:
+    """Raise SchemaError or ConfigError, with the remedy, for a feature set or a batch size that cannot be trained with."""
+    for split in ("train", "val"):
+        if not store.rows_of_split(split):
+            raise SchemaError(
+                f"{store.uri} has no clip in the split {split!r}.",
+                remedy="Set the share of that split in `dmma clean`, then clean and extract again.",
+            )
+    if batch_size % num_workers:
+        raise ConfigError(
+            f"loop.batch_size is {batch_size}, which cannot be split among {num_workers} workers.",
+            remedy="Give a multiple of num_workers.",
+        )
+
+
+class _Events:
+    """Worker 0 writes points and checkpoints; every worker looks for the stop file, at most twice a second."""
+
+    def __init__(
+        self, plan: ArmPlan, folder: RunFolder, identity: RunIdentity, first_step: int, workers: Workers
+    ) -> None:
+        self._plan, self._folder, self._identity = plan, folder, identity
+        self._metrics = MetricsLog(folder.metrics, first_step if first_step else -1) if workers.rank == 0 else None
+        self._interval_s = 10.0 if paths.is_remote(plan.stop_uri) else 0.5
+        self._looked_s = float("-inf")
+
+    def log(self, point: Point) -> None:
+        if self._metrics:
+            self._metrics.append(point)
+
+    def save_checkpoint(self, state: TrainingState) -> None:
+        if self._metrics:
+            save_checkpoint(self._folder, state, self._identity, self._plan.ema, self._plan.loop.keep_checkpoints)
+            self._metrics.flush()
+
+    def save_snapshot(self, state: TrainingState) -> None:
+        if self._metrics:
+            save_snapshot(self._folder, state.ema.snapshot())
+
+    def should_stop(self) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._looked_s < self._interval_s:
+            return False
+        self._looked_s = now_s
+        return paths.exists(self._plan.stop_uri)
+
+    def close(self) -> None:
+        if self._metrics:
+            self._metrics.flush()
+
+
+def _plain(store: FeatureStore) -> dict[str, Any]:
+    return store.schema.to_dict()

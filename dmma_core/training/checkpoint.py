@@ -1,0 +1,195 @@
+"""Checkpoints: network, averages, optimiser state and counters as safetensors and JSON, completeness marker last.
+
+checkpoints/step=000000500/model.safetensors    the network, latent statistics included
+                           ema.safetensors      the averaged network that generation uses
+                           state.safetensors    optimiser state and tracked averages, for going on
+                           COMPLETE.json        architecture, features, counters, sha256 of every file
+ema_snapshots/step=000000500.safetensors        tracked averages, from which any other average can be made
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dmma_core.errors import CheckpointError, DmmaError
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.provenance import provenance
+from dmma_core.storage import paths
+from dmma_core.storage.run_folder import MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder
+from dmma_core.storage.tensor_files import read_tensors, write_tensors
+from dmma_core.training.ema import EmaConfig, EmaSnapshot, PostHocEma, synthesise
+from dmma_core.training.optim import load_optimizer_tensors, optimizer_tensors
+
+EMA = "ema.safetensors"
+STATE = "state.safetensors"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What must stay the same for a run to go on: architecture, features, arm and seed. All plain values.
+
+    `model` is the configuration of the network, `features` the feature schema (`FeatureSchema.to_dict`),
+    `features_fingerprint` the contents of the feature set.
+    """
+
+    arm: str
+    seed: int
+    model: Mapping[str, Any]
+    features: Mapping[str, Any]
+    features_fingerprint: str
+
+    def require_same(self, checkpoint: Checkpoint) -> None:
+        """Raise CheckpointError, naming what differs, unless `checkpoint` is of this run."""
+        record = checkpoint.record
+        mine = dict(self.model)
+        if differing := sorted(key for key in {*mine, *record["model"]} if mine.get(key) != record["model"].get(key)):
+            pairs = ", ".join(f"{key} {record['model'].get(key)!r} (now {mine.get(key)!r})" for key in differing[:5])
+            raise CheckpointError(
+                f"{checkpoint.uri} holds another architecture: {pairs}.",
+                remedy="Train with the settings the run was started with, or give another run_uri.",
+            )
+        if record["features_fingerprint"] != self.features_fingerprint:
+            raise CheckpointError(
+                f"{checkpoint.uri} was trained on another feature set "
+                f"({record['features_fingerprint'][:12]}, now {self.features_fingerprint[:12]}).",
+                remedy="Give the feature set the run was started with, or another run_uri.",
+            )
+        for name in ("arm", "seed"):
+            if record[name] != getattr(self, name):
+                raise CheckpointError(
+                    f"{checkpoint.uri} was trained with {name} {record[name]!r}, now {getattr(self, name)!r}.",
+                    remedy=f"Set {name} to {record[name]!r}, or give another run_uri.",
+                )
+
+
+@dataclass
+class TrainingState:
+    """Everything that training changes. `step` and `samples` count what has been trained, `wall_s` its seconds."""
+
+    model: MMDiT
+    optimizer: torch.optim.Optimizer
+    ema: PostHocEma
+    step: int = 0
+    samples: int = 0
+    wall_s: float = 0.0
+
+
+def save_checkpoint(
+    folder: RunFolder, state: TrainingState, identity: RunIdentity, ema: EmaConfig, keep: int
+) -> Checkpoint:
+    """Write the checkpoint of `state.step`, then remove all but the newest `keep`.
+
+    An older checkpoint is touched only after the new one is complete, so a full disk or a kill loses nothing finished.
+    """
+    uri = folder.checkpoint_uri(state.step)
+    paths.remove(paths.join(uri, MARKER))
+    averaged = {**state.model.state_dict(), **_average_for_generation(folder, state.ema.snapshot(), ema)}
+    tensors: dict[str, dict[str, Tensor]] = {
+        MODEL: state.model.state_dict(),
+        EMA: averaged,
+        STATE: {
+            **{f"optimizer/{key}": value for key, value in optimizer_tensors(state.model, state.optimizer).items()},
+            **{f"ema/{key}": value for key, value in state.ema.snapshot().to_tensors().items()},
+        },
+    }
+    for name, values in tensors.items():
+        write_tensors(paths.join(uri, name), values)
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "step": state.step,
+        "samples": state.samples,
+        "wall_s": state.wall_s,
+        "arm": identity.arm,
+        "seed": identity.seed,
+        "model": dict(identity.model),
+        "features": dict(identity.features),
+        "features_fingerprint": identity.features_fingerprint,
+        "ema": {"step": state.ema.step, "sigma_rel": ema.sigma_rel, "tracked_sigma_rel": list(ema.tracked_sigma_rel)},
+        "files": {name: paths.sha256_of(paths.join(uri, name)) for name in tensors},
+        "provenance": provenance(),
+    }
+    paths.write_json(paths.join(uri, MARKER), record)
+    _remove_older(folder, state.step, keep)
+    return Checkpoint(uri, state.step, record)
+
+
+def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: RunIdentity) -> None:
+    """Bring `state` to where `checkpoint` was written. Training then goes on bit for bit as if it had never stopped.
+
+    Raises CheckpointError for another architecture, another feature set or a damaged file, before anything is changed.
+    """
+    identity.require_same(checkpoint)
+    saved = checkpoint.read(STATE)
+    load_weights(state.model, checkpoint, MODEL)
+    load_optimizer_tensors(state.model, state.optimizer, _below(saved, "optimizer/"))
+    state.ema.restore(EmaSnapshot.from_tensors(checkpoint.record["ema"]["step"], _below(saved, "ema/")))
+    state.step, state.samples = checkpoint.step, checkpoint.record["samples"]
+    state.wall_s = checkpoint.record["wall_s"]
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint, name: str = EMA) -> None:
+    """Load MODEL or EMA of a checkpoint into `model`. Raises CheckpointError unless names and shapes are the same."""
+    tensors, expected = checkpoint.read(name), model.state_dict()
+    problems = [f"{key} is missing" for key in expected if key not in tensors]
+    problems += [f"{key} is unknown" for key in tensors if key not in expected]
+    problems += [
+        f"{key} has shape {list(value.shape)}, expected {list(expected[key].shape)}"
+        for key, value in tensors.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{checkpoint.uri}/{name} is of another architecture: {'; '.join(problems[:3])} ({len(problems)} in all).",
+            remedy="Build the network from the checkpoint's own COMPLETE.json.",
+        )
+    model.load_state_dict(tensors)
+
+
+def save_snapshot(folder: RunFolder, snapshot: EmaSnapshot) -> None:
+    write_tensors(_snapshot_uri(folder, snapshot.step), snapshot.to_tensors())
+
+
+def read_snapshots(folder: RunFolder, last_step: int) -> list[EmaSnapshot]:
+    """Stored snapshots up to `last_step`, ascending. Later ones are of a session whose steps were lost."""
+    base = paths.join(folder.uri, "ema_snapshots")
+    if not paths.exists(base):
+        return []
+    steps = [(int(uri.rsplit("step=", 1)[-1].split(".")[0]), uri) for uri in paths.list_files(base, ".safetensors")]
+    return [EmaSnapshot.from_tensors(step, read_tensors(uri)) for step, uri in steps if step <= last_step]
+
+
+def _average_for_generation(folder: RunFolder, now: EmaSnapshot, config: EmaConfig) -> dict[str, Tensor]:
+    if config.sigma_rel in now.averages:  # the synthesis would give weight 1 to this one
+        return dict(now.averages[config.sigma_rel])
+    if now.step == 0:
+        return dict(next(iter(now.averages.values())))
+    earlier = [snapshot for snapshot in read_snapshots(folder, now.step) if snapshot.step < now.step]
+    return synthesise([*earlier, now], config.sigma_rel)
+
+
+def _remove_older(folder: RunFolder, newest: int, keep: int) -> None:
+    """Remove complete checkpoints beyond the newest `keep`, and unmarked leftovers; failing to is only a warning."""
+    base = paths.join(folder.uri, "checkpoints")
+    complete = [step for step in folder.complete_steps() if step <= newest]
+    kept = {folder.checkpoint_uri(step).rsplit("/", 1)[-1] for step in complete[-keep:]}
+    for name in paths.list_folders(base):
+        if name in kept or not name.startswith("step=") or int(name[5:]) > newest:
+            continue
+        try:
+            paths.remove(paths.join(base, name, MARKER))  # first, so that a half-removed one is not taken for complete
+            paths.remove(paths.join(base, name))
+        except DmmaError as error:
+            _log.warning("The old checkpoint %s/%s stays: %s", base, name, error)
+
+
+def _snapshot_uri(folder: RunFolder, step: int) -> str:
+    return paths.join(folder.uri, "ema_snapshots", f"step={step:09d}.safetensors")
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

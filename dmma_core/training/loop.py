@@ -1,0 +1,150 @@
+"""The training loop: steps, points of the metrics log, validation, checkpoints, and an orderly stop.
+
+Knows neither Ray nor MLflow: batches come in as an iterator, everything that leaves goes through `LoopEvents`.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from dmma_core.data.batching import ClipBatch
+from dmma_core.errors import ConfigError, TrainingError
+from dmma_core.storage.metrics_log import Point
+from dmma_core.training.checkpoint import TrainingState
+from dmma_core.training.step import StepResult, TrainingStep, training_draws
+from dmma_core.training.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Lengths and intervals, in optimiser steps. `batch_size` is the clips of one step over all workers of an arm.
+
+    A checkpoint is also written at the end and at an orderly stop; the validation loss is also measured before the
+    first and after the last step. The newest `keep_checkpoints` are kept.
+    """
+
+    num_steps: int = 300_000
+    batch_size: int = 512
+    log_every: int = 50
+    validate_every: int = 1_000
+    checkpoint_every: int = 5_000
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ConfigError(f"loop.{name} is {value}.", remedy="Give a number of 1 or more.")
+
+
+class LoopEvents(Protocol):
+    """What the loop tells its surroundings. `log` and `save_*` are called by every worker; only one needs to write."""
+
+    def log(self, point: Point) -> None:
+        """A point of the metrics log, counters included."""
+
+    def save_checkpoint(self, state: TrainingState) -> None: ...
+
+    def save_snapshot(self, state: TrainingState) -> None: ...
+
+    def should_stop(self) -> bool:
+        """Whether this worker was asked to stop; asked after every step, so it must be quick."""
+
+
+@dataclass
+class _Interval:
+    """Sums since the last logged point; validation and checkpoints don't count as training time."""
+
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    waited_s: float = 0.0
+    samples: int = 0
+
+
+def run_training(
+    step: TrainingStep,
+    state: TrainingState,
+    batches: Iterator[ClipBatch],
+    validate: Callable[[], float],
+    config: LoopConfig,
+    snapshot_every: int,
+    seed: int,
+    events: LoopEvents,
+    workers: Workers,
+) -> bool:
+    """Train from `state` up to `config.num_steps`; False if it was asked to stop before.
+
+    `batches` must start at sample `state.samples`. Raises TrainingError where loss or gradient is not finite: the
+    weights are then those of the step before, and every checkpoint is untouched.
+    """
+    started_s = time.monotonic() - state.wall_s
+    interval, saved_step, stopped = _Interval(), state.step if state.step else None, False
+
+    def log(values: Point) -> None:
+        state.wall_s = time.monotonic() - started_s
+        counters: Point = {"step": state.step, "samples": state.samples, "wall_s": round(state.wall_s, 3)}
+        events.log({**counters, "unix_s": round(time.time(), 3), **values})
+
+    if state.step == 0:
+        log({"val/loss": validate()})
+    while state.step < config.num_steps and not stopped:
+        begun_s = time.monotonic()
+        batch = next(batches)
+        interval.waited_s += time.monotonic() - begun_s
+        draws = training_draws(batch, seed).to(workers.device)
+        result = step(batch.to(workers.device), draws, state.step)
+        if not result.is_finite:
+            raise _not_finite(result, state, saved_step)
+        state.step += 1
+        state.samples += config.batch_size
+        state.ema.update(dict(state.model.named_parameters()))
+        interval.losses.append(result.loss)
+        interval.samples += config.batch_size
+        interval.seconds += time.monotonic() - begun_s
+
+        is_last = state.step == config.num_steps
+        if state.step % config.log_every == 0 or is_last:
+            log(_training_values(interval, result, workers))
+            interval = _Interval()
+        if state.step % snapshot_every == 0:
+            events.save_snapshot(state)
+        if state.step % config.validate_every == 0 or is_last:
+            log({"val/loss": validate()})
+        stopped = workers.any(events.should_stop()) and not is_last
+        if state.step % config.checkpoint_every == 0 or is_last or stopped:
+            state.wall_s = time.monotonic() - started_s
+            events.save_checkpoint(state)
+            saved_step = state.step
+    return not stopped
+
+
+def _training_values(interval: _Interval, last: StepResult, workers: Workers) -> Point:
+    """Means over the interval and the workers."""
+    loss, waited_s, seconds = workers.total(
+        sum(interval.losses) / len(interval.losses), interval.waited_s, interval.seconds
+    )
+    values: Point = {
+        "train/loss": loss / workers.size,
+        "train/grad_norm": last.grad_norm,
+        "train/learning_rate": last.learning_rate,
+        "train/samples_per_s": interval.samples * workers.size / seconds,
+        "train/data_wait_percent": 100 * waited_s / seconds,
+    }
+    if workers.device.type == "cuda":
+        values["train/peak_memory_mib"] = torch.cuda.max_memory_allocated(workers.device) / 2**20
+    return values
+
+
+def _not_finite(result: StepResult, state: TrainingState, saved_step: int | None) -> TrainingError:
+    kept = f"The checkpoint of step {saved_step} is intact." if saved_step else "No checkpoint had been written yet."
+    return TrainingError(
+        f"Training diverged in step {state.step} (sample {state.samples}): loss {result.loss}, gradient norm "
+        f"{result.grad_norm}, learning rate {result.learning_rate:.3g}. {kept}",
+        remedy=f"Run again with a lower optim.learning_rate (for example {result.learning_rate / 2:.2g}) or a longer "
+        "schedule.warmup_steps; if it returns at the same sample, look at that clip's features.",
+    )

@@ -1,0 +1,170 @@
+"""One flow-matching training step. Every random draw is a function of (seed, sample number) alone.
+
+Rank, batch composition and number of workers therefore change nothing: sample 4711 gets the same noise, time and
+dropped conditions in every run with the same seed, in both arms.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmma_core.data.batching import ClipBatch
+from dmma_core.errors import ConfigError
+from dmma_core.flow.path import flow_loss, interpolate, logit_normal_times
+from dmma_core.models.conditioning import ConditionFeatures
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.training.optim import OptimConfig, clip_gradients, set_learning_rate
+from dmma_core.training.schedule import ScheduleConfig, learning_rate
+
+VelocityModel = Callable[[Tensor, Tensor, ConditionFeatures], Tensor]
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """Probabilities with which conditions are replaced by their empty tokens, so that guidance can be used later.
+
+    `video` drops rgb and sync together, `text` is apart. `depth` is dropped on its own, so that guidance on depth alone
+    is trained, and with the video as well if `depth_with_video`, so that "no video" means no picture at all.
+    """
+
+    video: float = 0.1
+    depth: float = 0.1
+    text: float = 0.1
+    depth_with_video: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("video", "depth", "text"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"dropout.{name} is {getattr(self, name)}.", remedy="Give a probability.")
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """All randomness of one step: standard normals and uniforms in [0, 1)."""
+
+    posterior_noise_BLC: Tensor
+    prior_BLC: Tensor
+    time_normal_B: Tensor
+    video_uniform_B: Tensor
+    depth_uniform_B: Tensor
+    text_uniform_B: Tensor
+
+    def to(self, device: torch.device) -> "StepDraws":
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return replace(self, **moved)
+
+
+def draw(keys: Sequence[tuple[int, int]], latent_length: int, latent_channels: int) -> StepDraws:
+    """Draws of one step, on the CPU; row b comes from the counter-based generator (Philox) with key `keys[b]`.
+
+    A training sample's key is (seed, sample number).
+    """
+    normals = np.empty((2, len(keys), latent_length, latent_channels), dtype=np.float32)
+    times = np.empty(len(keys), dtype=np.float32)
+    uniforms = np.empty((3, len(keys)), dtype=np.float32)
+    for row, key in enumerate(keys):
+        generator = np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64)))
+        uniforms[:, row] = generator.random(3, dtype=np.float32)
+        times[row] = generator.standard_normal(dtype=np.float32)
+        generator.standard_normal(dtype=np.float32, out=normals[0, row])
+        generator.standard_normal(dtype=np.float32, out=normals[1, row])
+    posterior_noise, prior = torch.from_numpy(normals)
+    video, depth, text = torch.from_numpy(uniforms)
+    return StepDraws(posterior_noise, prior, torch.from_numpy(times), video, depth, text)
+
+
+def training_draws(batch: ClipBatch, seed: int) -> StepDraws:
+    """The draws of a training batch, from its sample numbers."""
+    _, length, channels = batch.latent_mean_BLC.shape
+    return draw([(seed, sample) for sample in batch.sample_B.tolist()], length, channels)
+
+
+def sample_latents(batch: ClipBatch, noise_BLC: Tensor) -> Tensor:
+    """A sample of every clip's audio posterior, float32 [B, L, C], not yet normalised."""
+    return batch.latent_mean_BLC.float() + batch.latent_std_BLC.float() * noise_BLC
+
+
+def condition_features(
+    batch: ClipBatch, present_video_B: Tensor, present_depth_B: Tensor, present_text_B: Tensor
+) -> ConditionFeatures:
+    """The batch's conditions in float32; a clip without video or text lacks them whatever `present_*` says."""
+    return ConditionFeatures(
+        rgb_BTD=batch.rgb_BTD.float(),
+        depth_BTD=batch.depth_BTD.float(),
+        depth_scalars_BTK=batch.depth_scalars_BTK.float(),
+        sync_BSD=batch.sync_BSD.float(),
+        text_BND=batch.text_BND.float(),
+        present_video_B=batch.has_video_B & present_video_B,
+        present_depth_B=batch.has_video_B & present_depth_B,
+        present_text_B=batch.has_text_B & present_text_B,
+    )
+
+
+def drop_conditions(batch: ClipBatch, draws: StepDraws, config: DropoutConfig) -> ConditionFeatures:
+    """The conditions that are left after condition dropout."""
+    keep_video_B = draws.video_uniform_B >= config.video
+    keep_depth_B = draws.depth_uniform_B >= config.depth
+    if config.depth_with_video:
+        keep_depth_B = keep_depth_B & keep_video_B
+    return condition_features(batch, keep_video_B, keep_depth_B, draws.text_uniform_B >= config.text)
+
+
+def loss_per_clip(
+    velocity: VelocityModel,
+    latent_BLC: Tensor,
+    prior_BLC: Tensor,
+    time_B: Tensor,
+    features: ConditionFeatures,
+) -> Tensor:
+    """Flow-matching loss [B] of the (normalised) latents at the given times, from the given noise."""
+    noisy_BLC = interpolate(prior_BLC, latent_BLC, time_B)
+    with autocast(latent_BLC.device):
+        predicted_BLC = velocity(noisy_BLC, time_B, features)
+    return flow_loss(predicted_BLC, prior_BLC, latent_BLC)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 autocast on a GPU, float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Mean loss of this worker's clips, total gradient norm before clipping (of all workers), learning rate."""
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    is_finite: bool
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Loss, gradients, clipping and update. `model` is the network, `velocity` the same network as it is called: itself,
+    or wrapped for several workers (whose gradients are then averaged over the workers)."""
+
+    model: MMDiT
+    velocity: VelocityModel
+    optimizer: torch.optim.Optimizer
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    dropout: DropoutConfig
+
+    def __call__(self, batch: ClipBatch, draws: StepDraws, step: int) -> StepResult:
+        """Do step number `step` (0, 1, …). Where loss or gradient is not finite, nothing is updated."""
+        rate = learning_rate(self.schedule, self.optim.learning_rate, step)
+        set_learning_rate(self.optimizer, rate)
+        latent_BLC = self.model.normalize(sample_latents(batch, draws.posterior_noise_BLC))
+        time_B = logit_normal_times(draws.time_normal_B)
+        features = drop_conditions(batch, draws, self.dropout)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = loss_per_clip(self.velocity, latent_BLC, draws.prior_BLC, time_B, features).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(clip_gradients(self.model, self.optim.max_grad_norm))
+        is_finite = bool(np.isfinite(norm))
+        if is_finite:
+            self.optimizer.step()
+        return StepResult(float(loss.detach()), norm, rate, is_finite)

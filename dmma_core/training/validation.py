@@ -1,0 +1,68 @@
+"""The validation loss on a fixed grid of noise and times: the same in every run with the same clips and seed."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import torch
+
+from dmma_core.data.batching import collate
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.errors import ConfigError
+from dmma_core.flow.path import logit_normal_times
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.training.step import condition_features, draw, loss_per_clip, sample_latents
+from dmma_core.training.workers import Workers
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """The first `max_clips` clips (by clip_id) of the split "val", each at `num_times` times, in fixed noise.
+
+    The times are the middles of `num_times` equally probable parts of the training's distribution of times.
+    """
+
+    max_clips: int = 512
+    num_times: int = 4
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ConfigError(f"validation.{name} is {value}.", remedy="Give a number of 1 or more.")
+
+
+@torch.no_grad()
+def validation_loss(
+    model: MMDiT,
+    store: FeatureStore,
+    config: ValidationConfig,
+    seed: int,
+    workers: Workers,
+) -> float:
+    """Mean flow-matching loss with all conditions present. The clips are shared out among the workers."""
+    rows = store.rows_of_split("val")[: config.max_clips][workers.rank :: workers.size]
+    quantiles = [(part + 0.5) / config.num_times for part in range(config.num_times)]
+    total, count = 0.0, 0
+    for start in range(0, len(rows), config.batch_size):
+        chunk = rows[start : start + config.batch_size]
+        batch = collate([store], [(0, row) for row in chunk], chunk).to(workers.device)
+        everything_B = torch.ones(len(chunk), dtype=torch.bool, device=workers.device)
+        features = condition_features(batch, everything_B, everything_B, everything_B)
+        for quantile in quantiles:
+            keys = [(seed, _key(store.clips[row].clip_id, quantile)) for row in chunk]
+            draws = draw(keys, *batch.latent_mean_BLC.shape[1:])
+            normal_B = torch.full((len(chunk),), NormalDist().inv_cdf(quantile))
+            draws = replace(draws, time_normal_B=normal_B).to(workers.device)
+            latent_BLC = model.normalize(sample_latents(batch, draws.posterior_noise_BLC))
+            time_B = logit_normal_times(draws.time_normal_B)
+            loss_B = loss_per_clip(model, latent_BLC, draws.prior_BLC, time_B, features)
+            total += float(loss_B.double().sum())
+            count += len(chunk)
+    total, clips = workers.total(total, count)
+    return total / clips
+
+
+def _key(clip_id: str, quantile: float) -> int:
+    """A generator key of its own for each clip and time; equal on every machine."""
+    return int.from_bytes(hashlib.sha256(f"validation/{clip_id}/{quantile}".encode()).digest()[:8], "little")
