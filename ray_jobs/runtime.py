@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ray
 
-from dmma_core.errors import ConfigError
+from dmma_core.errors import ConfigError, DmmaError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _MIN_OBJECT_STORE_BYTES = 256 << 20
@@ -57,6 +57,20 @@ def connect(min_cpus: int = 0) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise a DmmaError that happened in a Ray worker as itself: its sentence, without the traces of both processes."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, DmmaError) and not isinstance(cause, ray.exceptions.RayError):
+                raise cause from None
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        raise
 
 
 def _join(address: str) -> None:

@@ -39,6 +39,7 @@ def ray_cluster(gs_server: StorageEmulator) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the workers: helpers
         with connect(min_cpus=8):
             yield
 

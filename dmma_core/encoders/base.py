@@ -15,9 +15,14 @@ from dmma_core.tensors import Array
 class EncoderBundle(Protocol):
     """All encoders of one feature set. `schema` says what `encode_clips` returns, to the shape and the byte."""
 
-    schema: FeatureSchema
-    frame_requests: tuple[FrameRequest, ...]
-    codec: AudioCodec
+    @property
+    def schema(self) -> FeatureSchema: ...
+
+    @property
+    def frame_requests(self) -> tuple[FrameRequest, ...]: ...
+
+    @property
+    def codec(self) -> AudioCodec: ...
 
     def encode_clips(self, clips: Sequence[DecodedClip]) -> list[Mapping[str, Array]]:
         """Features of several clips at once, one mapping per clip with the tensors of `schema`.

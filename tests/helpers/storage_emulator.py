@@ -4,6 +4,8 @@ gcp-storage-emulator does the work. Three things that gcsfs relies on are added 
 `moveTo` renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites).
 """
 
+# ruff: noqa: N802  (the handler names are those of http.server)
+
 import io
 import json
 import re

@@ -1,0 +1,190 @@
+"""Manifest to features: videos are decoded on CPU tasks, encoded on an actor pool, and stored shard by shard.
+
+Interrupted at any moment, the same command goes on with the shards that are missing; every clip ends up in the feature
+set once, or in its rejected list with the reason.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from dmma_core.data import extraction
+from dmma_core.data.extraction import ShardCollector
+from dmma_core.data.feature_store import FeatureStore, Shard, complete_features
+from dmma_core.data.manifest import Clip, Manifest, read_manifest
+from dmma_core.encoders.bundle import load_bundle
+from dmma_core.errors import SchemaError
+from dmma_core.job_configs import ExtractConfig
+from dmma_core.log import Progress
+from dmma_core.storage import paths
+from ray_jobs.job import Job
+from ray_jobs.runtime import connect, plain_errors
+from ray_jobs.stages.decode import DecodeStage
+from ray_jobs.stages.encode import BundleDescription, EncodeStage, LoadBundle, describe_bundle, encode_captions
+from ray_jobs.stages.write import write_encoded
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """How many encoder actors, and what each of them takes."""
+
+    size: int
+    num_gpus: float
+
+    @property
+    def resources(self) -> dict[str, float]:
+        return {"num_cpus": 1, "num_gpus": self.num_gpus}
+
+
+def plan(config: ExtractConfig) -> Sequence[str]:
+    """Check manifest, target folder and weights; say what would be extracted."""
+    manifest = read_manifest(config.manifest_uri)
+    duration_s = extraction.common_duration_s(manifest)
+    extraction.check_folder(config.out_uri, manifest, config.clips_per_shard, config.bundle)
+    paths.check_writable(config.out_uri)
+    schema = _loader(config, duration_s, "cpu")().schema
+    row_bytes = sum(spec.num_bytes for spec in schema.tensors)
+    return [
+        f"Extract {len(manifest.clips)} clips of {duration_s:g} s from {config.manifest_uri} "
+        f"with the bundle {config.bundle}, {row_bytes / 1024:.0f} KiB a clip.",
+        f"Write them to {config.out_uri}, {config.clips_per_shard} clips a file.",
+    ]
+
+
+def run(config: ExtractConfig) -> None:
+    """Extract with the configured bundle."""
+    duration_s = extraction.common_duration_s(read_manifest(config.manifest_uri))
+    with connect():
+        pool = _pool(config)
+        extract(config, _loader(config, duration_s, "cuda" if pool.num_gpus else "cpu"))
+
+
+def extract(config: ExtractConfig, load: LoadBundle) -> None:
+    """Bring the feature set at `config.out_uri` to completion, with the encoders that `load` gives in each worker."""
+    manifest = read_manifest(config.manifest_uri)
+    extraction.common_duration_s(manifest)
+    extraction.check_folder(config.out_uri, manifest, config.clips_per_shard, config.bundle)
+    with connect(), plain_errors():
+        pool = _pool(config)
+        bundle = ray.get(ray.remote(describe_bundle).options(**pool.resources).remote(load))
+        shards = extraction.open_folder(config.out_uri, manifest, bundle.schema, config.clips_per_shard)
+        if extraction.is_finished(config.out_uri):
+            _log.info("%s is complete already; nothing to do.", config.out_uri)
+            return
+        captions = _start_captions(config, manifest, pool, load)
+        _extract_shards(config, shards, bundle, pool, load)
+        if captions is not None:
+            extraction.write_text_features(config.out_uri, manifest, bundle.schema, ray.get(captions))
+    complete_features(config.out_uri, manifest, bundle.schema, shards)
+    _report(config.out_uri, manifest)
+
+
+def _extract_shards(
+    config: ExtractConfig, shards: Sequence[Shard], bundle: BundleDescription, pool: _Pool, load: LoadBundle
+) -> None:
+    left = extraction.unfinished(config.out_uri, shards, bundle.schema)
+    num_clips = sum(len(shard.clips) for shard in left)
+    if len(left) < len(shards):
+        _log.info(
+            "%d of %d shards are there already; %d clips are left.", len(shards) - len(left), len(shards), num_clips
+        )
+    work = [
+        (shard.index, shard.clips[start : start + config.clips_per_batch])
+        for shard in left
+        for start in range(0, len(shard.clips), config.clips_per_batch)
+    ]
+    all_clips = sum(len(shard.clips) for shard in shards)
+    with (
+        ShardCollector(config.out_uri, bundle.schema, left, all_clips) as collector,
+        Progress("extract", num_clips) as progress,
+    ):
+        write_encoded(_encoded(work, config, bundle, pool, load), collector, progress)
+        if missing := collector.missing_clips():
+            raise SchemaError(
+                f"{len(missing)} clips were lost on the way, {missing[0].clip_id} first.", remedy="Run again."
+            )
+
+
+def _encoded(
+    work: Sequence[tuple[int, Sequence[Clip]]],
+    config: ExtractConfig,
+    bundle: BundleDescription,
+    pool: _Pool,
+    load: LoadBundle,
+) -> Iterator[pa.Table]:
+    """Encoded clips of all batches of `work`, in the order in which they are ready."""
+    if not work:
+        return
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = None  # a batch of clips stays one block, see stages/encode.py
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    schema = bundle.schema
+    decode = DecodeStage(bundle.frame_requests, schema.sample_rate_hz, schema.num_samples, config.decoder)
+    rows = [{"shard": shard, "clips": [asdict(clip) for clip in clips]} for shard, clips in work]
+    yield from (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map_batches(decode.__call__, batch_size=None, batch_format="pyarrow", num_cpus=1)
+        .map_batches(
+            EncodeStage,
+            fn_constructor_args=(load,),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=pool.size),
+            **pool.resources,
+        )
+        .iter_batches(batch_size=None, batch_format="pyarrow")
+    )
+
+
+def _start_captions(config: ExtractConfig, manifest: Manifest, pool: _Pool, load: LoadBundle) -> ray.ObjectRef | None:
+    """Begin encoding the distinct captions beside the clips, unless they are stored already."""
+    if extraction.has_captions(config.out_uri):
+        return None
+    task = ray.remote(encode_captions).options(**pool.resources)
+    return task.remote(load, extraction.captions_of(manifest))
+
+
+def _pool(config: ExtractConfig) -> _Pool:
+    resources = ray.cluster_resources()
+    if num_gpus := resources.get("GPU", 0):
+        return _Pool(config.num_encoders or max(1, int(num_gpus / config.gpus_per_encoder)), config.gpus_per_encoder)
+    return _Pool(config.num_encoders or max(1, int(resources.get("CPU", 1)) // 2), 0)
+
+
+def _loader(config: ExtractConfig, duration_s: float, device: str) -> LoadBundle:
+    return partial(
+        load_bundle,
+        config.bundle,
+        duration_s,
+        device,
+        weights=config.weights,
+        depth_normalization=config.depth_normalization,
+        half_precision=config.half_precision,
+    )
+
+
+def _report(uri: str, manifest: Manifest) -> None:
+    num_rows = len(FeatureStore(uri))
+    _log.info("%s: %d clips, %d rejected.", uri, num_rows, len(manifest.clips) - num_rows)
+
+
+JOB = Job(
+    name="extract",
+    summary="CLIP, depth, Synchformer and audio features of every clip of a manifest, into Parquet.",
+    config=ExtractConfig,
+    plan=plan,
+    run=run,
+    example="dmma extract --config tiny manifest_uri=manifest/demo out_uri=features/demo",
+)
+
+if __name__ == "__main__":
+    raise SystemExit(JOB.main())

@@ -1,0 +1,31 @@
+"""Stage 3 of extraction, in the driver: encoded clips, in any order, become finished shards.
+
+INPUT   what `stages.encode` gives.
+OUTPUT  part files with their markers, through `ShardCollector`.
+SIZE    a clip's features are a tenth of a megabyte to one megabyte; the shards in work, a few, are held in memory.
+"""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from dmma_core.data.extraction import ShardCollector
+from dmma_core.data.manifest import Rejected
+from dmma_core.log import Progress
+
+_STAGE_COLUMNS = ("shard", "reason", "detail")
+
+
+def write_encoded(tables: Iterable[pa.Table], collector: ShardCollector, progress: Progress) -> int:
+    """Hand every row to the collector; returns how many clips were rejected."""
+    num_rejected = 0
+    for table in tables:
+        for row in table.to_pylist():
+            shard, reason, detail = (row.pop(name) for name in _STAGE_COLUMNS)
+            if reason:
+                num_rejected += 1
+                collector.add(shard, Rejected(row["clip_id"], row["source_uri"], reason, detail))
+            else:
+                collector.add(shard, row)
+        progress.advance(table.num_rows, f"{num_rejected} rejected" if num_rejected else "")
+    return num_rejected

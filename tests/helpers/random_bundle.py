@@ -1,0 +1,18 @@
+"""The tiny encoder bundle with random weights: the real classes, no trained file, the same everywhere."""
+
+from dmma_core.encoders.bundle import Bundle
+from dmma_core.encoders.clip import tiny_clip
+from dmma_core.encoders.depth import tiny_depth
+from dmma_core.encoders.loading import fill_with_random_weights
+from dmma_core.encoders.synchformer import tiny_random_synchformer
+from dmma_core.models.audio_codec.spectral import SpectralCodec
+
+
+def load_random_bundle(duration_s: float, seed: str = "test") -> Bundle:
+    """Features mean nothing, but have all properties that storing and reading them relies on."""
+    clip = fill_with_random_weights(tiny_clip(), f"{seed} clip")
+    depth = fill_with_random_weights(tiny_depth(), f"{seed} depth")
+    bundle = Bundle("tiny_random_weights", duration_s, clip, depth, tiny_random_synchformer(), SpectralCodec())
+    for part in (bundle.clip, bundle.depth, bundle.synchformer, bundle.codec):
+        part.eval().requires_grad_(False)
+    return bundle

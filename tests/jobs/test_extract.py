@@ -1,0 +1,160 @@
+"""Manifest to features on a real Ray: every clip once, whatever happens in between."""
+
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.data.manifest import Clip, Rejected, read_rows
+from dmma_core.errors import IncompleteError, SchemaError
+from dmma_core.job_configs import ExtractConfig
+from dmma_core.storage import paths
+from dmma_core.storage.media import decode_clip
+from helpers.clips import CAPTIONS, clip_of, manifest_of, write_clips, write_sound
+from helpers.random_bundle import load_random_bundle
+from ray_jobs.extract import extract, run
+
+NUM_CLIPS = 7
+DURATION_S = 2.0
+LOAD = partial(load_random_bundle, DURATION_S)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+    return write_clips(tmp_path_factory.mktemp("videos"), NUM_CLIPS, DURATION_S)
+
+
+def configure(base: Path | str, **settings: object) -> ExtractConfig:
+    defaults = {
+        "manifest_uri": f"{base}/manifest",
+        "out_uri": f"{base}/features",
+        "bundle": "tiny_random_weights",
+        "clips_per_shard": 3,
+        "clips_per_batch": 2,
+        "num_encoders": 1,
+    }
+    return ExtractConfig(**{**defaults, **settings})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def extracted(ray_cluster: None, clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> ExtractConfig:
+    """One finished feature set that several tests look at."""
+    base = tmp_path_factory.mktemp("extracted")
+    manifest_of(f"{base}/manifest", clips)
+    config = configure(base)
+    extract(config, LOAD)
+    return config
+
+
+def test_every_clip_has_its_own_features(extracted: ExtractConfig, clips: list[Clip]) -> None:
+    store = FeatureStore(extracted.out_uri)
+    store.verify()
+    assert store.clips == clips
+    bundle = LOAD()
+    assert store.schema == bundle.schema
+    for row in (0, NUM_CLIPS - 1):
+        decoded = decode_clip(
+            clips[row].source_uri,
+            0.0,
+            DURATION_S,
+            bundle.frame_requests,
+            bundle.schema.sample_rate_hz,
+            bundle.schema.num_samples,
+        )
+        (expected,) = bundle.encode_clips([decoded])
+        stored = store.read(row)
+        for name, value in expected.items():
+            np.testing.assert_allclose(stored[name], value.astype(np.float16), rtol=2e-3, atol=2e-3, err_msg=name)
+    texts = bundle.encode_text(list(CAPTIONS))
+    assert len({clip.caption_id for clip in clips}) == len(CAPTIONS)
+    for row, clip in enumerate(clips):
+        expected_text = texts[CAPTIONS.index(clip.caption)]
+        np.testing.assert_allclose(store.read(row)["text"], expected_text, rtol=2e-3, atol=2e-3)
+
+
+def test_a_finished_set_is_left_alone(extracted: ExtractConfig, caplog: pytest.LogCaptureFixture) -> None:
+    before = {uri: Path(uri).stat().st_mtime_ns for uri in paths.list_files(extracted.out_uri)}
+    with caplog.at_level("INFO"):
+        extract(extracted, LOAD)
+    assert "nothing to do" in caplog.text
+    assert {uri: Path(uri).stat().st_mtime_ns for uri in paths.list_files(extracted.out_uri)} == before
+
+
+def test_other_inputs_are_never_mixed_in(extracted: ExtractConfig, clips: list[Clip], tmp_path: Path) -> None:
+    manifest_of(f"{tmp_path}/manifest", clips[1:])
+    with pytest.raises(SchemaError, match=r"made from other inputs: manifest_fingerprint differ"):
+        extract(replace(extracted, manifest_uri=f"{tmp_path}/manifest"), LOAD)
+    with pytest.raises(SchemaError, match=r"other inputs: encoders differ.* Give another out_uri"):
+        extract(extracted, partial(load_random_bundle, DURATION_S, "other seed"))
+    with pytest.raises(SchemaError, match="other inputs: clips_per_shard differ"):
+        extract(replace(extracted, clips_per_shard=4), LOAD)
+    with pytest.raises(SchemaError, match="other inputs: bundle differ"):
+        run(replace(extracted, bundle="tiny"))
+
+
+def test_an_interrupted_set_is_completed_to_the_same_bytes(extracted: ExtractConfig, tmp_path: Path) -> None:
+    """Lost markers, half-written parts and temporary files, as a kill leaves them."""
+    out = tmp_path / "features"
+    shutil.copytree(extracted.out_uri, out)
+    (out / "FEATURES.json").unlink()
+    (out / "captions.parquet").unlink()
+    (out / "part-00001.json").unlink()
+    (out / "part-00001.parquet").write_bytes(b"half a file")
+    (out / "part-00002.parquet.tmp-1-ab").write_bytes(b"left behind")
+    kept = (out / "part-00000.parquet").stat().st_mtime_ns
+    with pytest.raises(IncompleteError, match=r"Run `dmma extract` \(again\)"):
+        FeatureStore(str(out))
+    extract(replace(extracted, out_uri=str(out)), LOAD)
+    assert (out / "part-00000.parquet").stat().st_mtime_ns == kept
+    again = FeatureStore(str(out))
+    again.verify()
+    assert again.fingerprint == FeatureStore(extracted.out_uri).fingerprint
+
+
+def test_bad_clips_are_listed_with_their_reason(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(Path(clips[0].source_uri).read_bytes()[:2000])
+    short = replace(clips[1], clip_id="short", start_s=1.0)
+    gone = replace(clips[1], clip_id="gone", source_uri=str(tmp_path / "gone.mp4"))
+    sound = clip_of(write_sound(tmp_path / "sound.flac", seed=3), caption="")
+    manifest_of(f"{tmp_path}/manifest", [clips[0], clip_of(broken), short, gone, sound])
+    extract(configure(tmp_path), LOAD)
+    store = FeatureStore(f"{tmp_path}/features")
+    assert [clip.clip_id for clip in store.clips] == ["clip-000", "sound"]
+    rejected = {row.clip_id: row for row in read_rows(f"{tmp_path}/features/rejected.parquet", Rejected)}
+    reasons = {clip_id: row.reason for clip_id, row in rejected.items()}
+    assert reasons == {"broken": "cannot_open", "gone": "unreadable", "short": "too_short"}
+    assert "gone.mp4" in rejected["gone"].detail
+    values = store.read(1)
+    assert not any(values[name].any() for name in ("rgb", "depth", "depth_scalars", "sync", "text"))
+    assert values["latent_mean"].any()
+
+
+def test_a_set_of_which_nothing_is_left_is_an_error(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:
+    gone = [replace(clip, source_uri=str(tmp_path / "unmounted" / clip.clip_id)) for clip in clips]
+    manifest_of(f"{tmp_path}/manifest", gone)
+    with pytest.raises(SchemaError, match=r"7 of the 7 clips .* unreadable: There is no"):
+        extract(configure(tmp_path, clips_per_shard=20), LOAD)
+    assert not paths.exists(f"{tmp_path}/features/FEATURES.json")
+
+
+def test_extraction_on_a_bucket(ray_cluster: None, extracted: ExtractConfig, clips: list[Clip], bucket: str) -> None:
+    """Videos, manifest and features on gs://; the features equal those of the local run."""
+    uploaded = []
+    for clip in clips:
+        uri = f"{bucket}/videos/{clip.clip_id}.mp4"
+        paths.write_bytes(uri, Path(clip.source_uri).read_bytes())
+        uploaded.append(replace(clip, source_uri=uri))
+    manifest_of(f"{bucket}/manifest", uploaded)
+    extract(configure(bucket), LOAD)
+    remote, local = FeatureStore(f"{bucket}/features"), FeatureStore(extracted.out_uri)
+    remote.verify()
+    assert [clip.clip_id for clip in remote.clips] == [clip.clip_id for clip in local.clips]
+    for row in range(NUM_CLIPS):
+        for name, value in local.read(row).items():
+            np.testing.assert_array_equal(remote.read(row)[name], value)
