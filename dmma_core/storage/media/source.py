@@ -15,6 +15,9 @@ from dmma_core.storage import paths
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
+# A playlist in disguise must not lead to other files or to the network.
+_CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,wav,w64,flac,mp3,ogg,aac"
+_ONLY_THE_FILE_ITSELF = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
 _UNKNOWN_RIFF_BYTES = (0, 0xFFFFFFFF)
 _ISO_FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide")
 
@@ -54,8 +57,7 @@ def open_media(uri: str) -> Iterator[MediaSource]:
     """Open `uri` for decoding, one thread a stream. Raises MediaError "cannot_open", StorageError where it is absent."""
     with local_copy(uri) as path:
         try:
-            # Only the file itself may be read: a playlist in disguise must not lead to other files or the network.
-            container = av.open(path, options={"protocol_whitelist": "file"})
+            container = av.open(path, container_options=_ONLY_THE_FILE_ITSELF)
         except av.error.FFmpegError as error:
             raise MediaError(
                 f"{uri} cannot be opened as video or sound ({error.strerror}).",

@@ -1,0 +1,88 @@
+"""Make small video and sound files of every awkward kind with PyAV."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def counting_frames(num_frames: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """Frames [T, H, W, 3] of one grey level each, 40 + 4 * index, so that a decoded frame tells its index."""
+    levels = (40 + 4 * np.arange(num_frames)).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (num_frames, height, width, 3)).copy()
+
+
+def indices_of(frames_THWC: np.ndarray) -> list[int]:
+    """Indices of decoded counting frames."""
+    return [round((frame.mean() - 40) / 4) for frame in frames_THWC.astype(np.float64)]
+
+
+def moving_frames(num_frames: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A bright bar that moves to the right over a grey gradient."""
+    frames = np.tile(np.linspace(60, 120, width, dtype=np.uint8)[None, None, :, None], (num_frames, height, 1, 3))
+    for index in range(num_frames):
+        left = index * 2 % (width - 8)
+        frames[index, :, left : left + 8] = 230
+    return frames
+
+
+def tone(duration_s: float, sample_rate_hz: int, frequency_hz: float = 440.0, peak: float = 0.5) -> np.ndarray:
+    time_A = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
+    return (peak * np.sin(2 * np.pi * frequency_hz * time_A)).astype(np.float32)
+
+
+def make_video(
+    path: Path,
+    frames_THWC: np.ndarray,
+    times_s: list[float] | None = None,
+    fps: int = 25,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    rotation: int = 0,
+    sound_AC: np.ndarray | None = None,
+    sample_rate_hz: int = 44_100,
+    sound_start_s: float = 0.0,
+) -> str:
+    """Write a file whose frames have the given times (or `fps`), as the suffix says; sound float [A, channels] as AAC."""
+    with av.open(str(path), "w") as output:
+        video = output.add_stream(codec, rate=fps, options=options or {})
+        video.height, video.width, video.pix_fmt = *frames_THWC.shape[1:3], "yuv420p"
+        ticks = fps if times_s is None else 1000
+        video.codec_context.time_base = Fraction(1, ticks)
+        video.codec_context.thread_count = 1
+        if rotation:
+            video.set_display_rotation(rotation)
+        if sound_AC is not None:
+            layout = {1: "mono", 2: "stereo"}[sound_AC.shape[1]]
+            audio = output.add_stream("aac", rate=sample_rate_hz, layout=layout)
+        times_s = times_s or [index / fps for index in range(len(frames_THWC))]
+        for frame_HWC, time_s in zip(frames_THWC, times_s, strict=True):
+            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+            frame.pts, frame.time_base = round(time_s * ticks), Fraction(1, ticks)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+        if sound_AC is not None:
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(sound_AC.T.astype(np.float32)), format="fltp", layout=layout
+            )
+            frame.sample_rate, frame.time_base = sample_rate_hz, Fraction(1, sample_rate_hz)
+            frame.pts = round(sound_start_s * sample_rate_hz)
+            output.mux(audio.encode(frame))
+            output.mux(audio.encode(None))
+    return str(path)
+
+
+def cut_without_encoding(source: str, path: Path, start_s: float) -> str:
+    """Stream copy from the key frame before `start_s`, hidden up to there by an edit list, as cutting tools do it."""
+    with av.open(source) as file, av.open(str(path), "w") as output:
+        video_in = file.streams.video[0]
+        video = output.add_stream_from_template(video_in, opaque=True)
+        shift = round(start_s / video_in.time_base)
+        file.seek(shift, stream=video_in)
+        for packet in file.demux(video_in):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = video
+                output.mux(packet)
+    return str(path)
