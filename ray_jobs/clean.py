@@ -1,0 +1,70 @@
+"""clean: a folder of videos and sounds becomes a manifest of good clips and a list of rejected files with reasons."""
+
+import logging
+from collections.abc import Sequence
+
+from dmma_core.data.cleaning import count_by, find_media, select_clips, warn_about
+from dmma_core.data.labels import LabelTable, clip_id_of, read_labels
+from dmma_core.data.manifest import write_manifest
+from dmma_core.errors import MediaError
+from dmma_core.job_configs import CleanConfig
+from dmma_core.log import progress
+from dmma_core.storage import paths
+from ray_jobs.job import Job
+from ray_jobs.runtime import connect
+from ray_jobs.stages.check import check_files
+
+_log = logging.getLogger("ray_jobs.clean")
+
+
+def plan(config: CleanConfig) -> Sequence[str]:
+    files = find_media(config.videos_uri)
+    labels, _ = _tables(config)
+    paths.check_writable(config.out_uri)
+    named = sum(clip_id_of(uri) in labels.captions for uri in files) if labels else 0
+    captions = f"{named} of them captioned by {config.captions_uri}" if labels else "captions from their names"
+    rules = config.cleaning
+    by_hash = f"{rules.val_fraction:.0%} val, {rules.test_fraction:.0%} test, by a hash of the clip id"
+    return [
+        f"Check {len(files)} files of {config.videos_uri} ({captions}) for clips of {rules.duration_s:g} s from {rules.start_s:g} s on.",
+        f"Splits: {config.splits_uri or by_hash}.",
+        f"Write the manifest and the rejected list to {config.out_uri}.",
+    ]
+
+
+def run(config: CleanConfig) -> None:
+    files = find_media(config.videos_uri)
+    labels, splits = _tables(config)
+    with connect():
+        checks = list(progress(check_files(files, config.cleaning), "clean", len(files), unit="file"))
+    clips, rejected = select_clips(checks, config.dataset, config.cleaning, labels, splits)
+    manifest = write_manifest(config.out_uri, config.dataset, clips, rejected)
+    print(f"{len(clips)} clips ({count_by(clip.split for clip in clips)}) in {config.out_uri}.")
+    if rejected:
+        print(f"{len(rejected)} files rejected: {count_by(row.reason for row in rejected)}.")
+    if not clips:
+        raise MediaError(
+            f"None of the {len(files)} files of {config.videos_uri} became a clip.",
+            reason="no_clips",
+            remedy=f"Read {config.out_uri}/rejected.parquet, then fix the files or loosen the checks (cleaning.*).",
+        )
+    warn_about(clips)
+    _log.info("Fingerprint %s.", manifest.fingerprint)
+
+
+def _tables(config: CleanConfig) -> tuple[LabelTable | None, LabelTable | None]:
+    labels = read_labels(config.captions_uri) if config.captions_uri else None
+    return labels, read_labels(config.splits_uri) if config.splits_uri else None
+
+
+JOB = Job(
+    name="clean",
+    summary="Check a folder of videos and write the manifest of good clips and the list of rejected files.",
+    config=CleanConfig,
+    plan=plan,
+    run=run,
+    example="dmma clean videos_uri=data/videos captions_uri=data/captions.tsv out_uri=manifest/mine",
+)
+
+if __name__ == "__main__":
+    raise SystemExit(JOB.main())
