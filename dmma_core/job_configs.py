@@ -6,8 +6,26 @@ Every `*_uri` is a local path or gs://bucket/path. Components own their configs;
 from dataclasses import dataclass, field
 
 from dmma_core.data.cleaning import CleaningConfig
+from dmma_core.data.scenes import SceneConfig
 from dmma_core.errors import ConfigError
+from dmma_core.evaluation.evaluator_config import EvaluatorConfig
 from dmma_core.generation.sampling_config import SamplingConfig
+from dmma_core.training.configs import (
+    DropoutConfig,
+    EmaConfig,
+    LoopConfig,
+    OptimConfig,
+    ScheduleConfig,
+    ValidationConfig,
+)
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Rendered clips with captions and truth go to `out_uri`."""
+
+    out_uri: str = "data/rendered"
+    scenes: SceneConfig = field(default_factory=SceneConfig)
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,7 @@ class ExtractConfig:
     """A manifest becomes a feature set. Clips are stored `clips_per_shard` a file and encoded `clips_per_batch` at once.
 
     `weights` maps a role of the bundle ("clip", "depth", …) to a file that replaces its own. `num_encoders` absent means
-    one per GPU (per `gpus_per_encoder` of one), or one for two cores where there is no GPU.
+    one per GPU (per `gpus_per_encoder` of one), or one per core where there is no GPU.
     """
 
     manifest_uri: str = "manifest/demo"
@@ -53,6 +71,77 @@ class ExtractConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {value}.", remedy="Use a positive number.")
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """What an arm adds to the network: depth "off", "rgb_like", "scalars" or "both", and how it joins the picture."""
+
+    depth: str = "off"
+    fusion: str = "concat"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`run_uri` is the comparison's folder; each arm is a run below it. `only` names some of the arms (empty: all).
+
+    `num_workers` is per arm. `device` is "auto" (GPUs if the cluster has any), "cpu" or "cuda". An arm whose worker died
+    goes on from its newest checkpoint, at most `max_restarts` times. `mlflow` off writes metrics.jsonl alone.
+    """
+
+    features_uri: str = "features/demo"
+    run_uri: str = "runs/demo"
+    preset: str = "small_44k"
+    arms: dict[str, ArmConfig] = field(
+        default_factory=lambda: {"baseline": ArmConfig(), "depth": ArmConfig(depth="both")}
+    )
+    only: list[str] = field(default_factory=list)
+    num_workers: int = 1
+    device: str = "auto"
+    max_restarts: int = 3
+    seed: int = 0
+    mlflow: bool = True
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        if self.device not in {"auto", "cpu", "cuda"}:
+            raise ConfigError(f"device is {self.device!r}.", remedy="Use auto, cpu or cuda.")
+        if self.num_workers < 1 or self.max_restarts < 0 or self.seed < 0:
+            raise ConfigError(
+                f"num_workers is {self.num_workers}, max_restarts {self.max_restarts}, seed {self.seed}.",
+                remedy="Give at least 1 worker, and restarts and a seed of 0 or more.",
+            )
+        if unknown := sorted(set(self.only) - set(self.arms)):
+            raise ConfigError(
+                f"only names the unknown arms {', '.join(unknown)}.", remedy=f"Arms: {', '.join(sorted(self.arms))}."
+            )
+        if strange := [name for name in self.arms if not name.replace("-", "").replace("_", "").isalnum()]:
+            raise ConfigError(f"An arm is named {strange[0]!r}.", remedy="Use letters, digits, - and _.")
+
+    def chosen_arms(self) -> dict[str, ArmConfig]:
+        """The arms to train, by name."""
+        return {name: arm for name, arm in self.arms.items() if not self.only or name in self.only}
+
+
+@dataclass(frozen=True)
+class SyncMetricsConfig:
+    """The comparison whose metrics are uploaded, to MLFLOW_TRACKING_URI or to the SQLite file beside the runs."""
+
+    run_uri: str = "runs/demo"
+
+
+@dataclass(frozen=True)
+class UiConfig:
+    """The comparison to show, and the port of the MLflow server on this machine's loopback address."""
+
+    run_uri: str = "runs/demo"
+    port: int = 5000
+    open_browser: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,3 +172,52 @@ class GenerateConfig:
             raise ConfigError(f"audio_format is {self.audio_format!r}.", remedy="Use flac or wav.")
         if self.weights not in {"ema", "model"}:
             raise ConfigError(f"weights is {self.weights!r}.", remedy="Use ema or model.")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """A folder of generated sounds becomes a report: `report_uri` is a .json file."""
+
+    generated_uri: str = "generated/demo/depth"
+    report_uri: str = "reports/demo/depth.json"
+    evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
+
+    def __post_init__(self) -> None:
+        if not self.report_uri.endswith(".json"):
+            raise ConfigError(f"report_uri is {self.report_uri!r}.", remedy="Give a file name that ends with .json.")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Two reports become a comparison in the folder `out_uri`; `name` is what the comparison is called.
+
+    `num_resamples` and `seed` are those of the bootstrap, `num_examples` clips are shown side by side.
+    """
+
+    baseline_report_uri: str = "reports/demo/baseline.json"
+    depth_report_uri: str = "reports/demo/depth.json"
+    out_uri: str = "comparison/demo"
+    name: str = "demo"
+    num_resamples: int = 10_000
+    seed: int = 0
+    num_examples: int = 4
+
+    def __post_init__(self) -> None:
+        if self.num_resamples < 100:
+            raise ConfigError(f"num_resamples is {self.num_resamples}.", remedy="Use at least 100; 10000 is usual.")
+        if self.num_examples < 0:
+            raise ConfigError(f"num_examples is {self.num_examples}.", remedy="Use 0 or more.")
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """`clips`: a folder of your own videos (`captions`: a TSV/CSV for them); without it `num_clips` clips are rendered.
+
+    `num_steps` replaces the training steps of configs/train/tiny.yaml. Everything is written below `work_uri`.
+    """
+
+    clips: str = ""
+    captions: str = ""
+    num_clips: int = 192
+    num_steps: int | None = None
+    work_uri: str = "demo-output"

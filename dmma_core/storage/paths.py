@@ -28,6 +28,11 @@ def is_remote(uri: str) -> bool:
     return "://" in uri and not uri.startswith("file://")
 
 
+def absolute(uri: str) -> str:
+    """The same place named independently of the working directory, for other processes."""
+    return uri if is_remote(uri) else str(filesystem_of(uri)[1])
+
+
 def filesystem_of(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """fsspec filesystem and the path inside it. Raises StorageError for a scheme other than file:// and gs://."""
     scheme, separator, rest = uri.partition("://")

@@ -22,13 +22,20 @@ from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import MetricsLog, Point
 from dmma_core.storage.run_folder import Checkpoint, RunFolder
 from dmma_core.training.checkpoint import RunIdentity, TrainingState, restore_checkpoint, save_checkpoint, save_snapshot
-from dmma_core.training.ema import EmaConfig, PostHocEma
+from dmma_core.training.configs import (
+    DropoutConfig,
+    EmaConfig,
+    LoopConfig,
+    OptimConfig,
+    ScheduleConfig,
+    ValidationConfig,
+)
+from dmma_core.training.ema import PostHocEma
 from dmma_core.training.latent_statistics import LatentStatistics
-from dmma_core.training.loop import LoopConfig, run_training
-from dmma_core.training.optim import OptimConfig, build_optimizer
-from dmma_core.training.schedule import ScheduleConfig
-from dmma_core.training.step import DropoutConfig, TrainingStep
-from dmma_core.training.validation import ValidationConfig, validation_loss
+from dmma_core.training.loop import run_training
+from dmma_core.training.optim import build_optimizer
+from dmma_core.training.step import TrainingStep
+from dmma_core.training.validation import validation_loss
 from dmma_core.training.workers import Workers
 
 _log = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from dmma_core.provenance import provenance
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder
 from dmma_core.storage.tensor_files import read_tensors, write_tensors
-from dmma_core.training.ema import EmaConfig, EmaSnapshot, PostHocEma, synthesise
+from dmma_core.training.configs import EmaConfig
+from dmma_core.training.ema import EmaSnapshot, PostHocEma, synthesise
 from dmma_core.training.optim import load_optimizer_tensors, optimizer_tensors
 
 EMA = "ema.safetensors"

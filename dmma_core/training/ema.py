@@ -14,29 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmma_core.errors import CheckpointError, ConfigError
+from dmma_core.errors import CheckpointError
 
 Doubles = NDArray[np.float64]
-_MAX_SIGMA_REL = 0.28  # a flat profile (gamma 0) has sigma_rel 0.289
-
-
-@dataclass(frozen=True)
-class EmaConfig:
-    """`tracked_sigma_rel` are averaged while training, `sigma_rel` is the one synthesised into each checkpoint.
-
-    A snapshot of the tracked averages is stored every `snapshot_every` steps.
-    """
-
-    tracked_sigma_rel: tuple[float, ...] = (0.05, 0.1)
-    sigma_rel: float = 0.05
-    snapshot_every: int = 5_000
-
-    def __post_init__(self) -> None:
-        if len(self.tracked_sigma_rel) < 1 or self.snapshot_every < 1:
-            raise ConfigError("ema needs at least one tracked_sigma_rel and a snapshot_every of 1 or more.")
-        for value in (*self.tracked_sigma_rel, self.sigma_rel):
-            if not 0 < value <= _MAX_SIGMA_REL:
-                raise ConfigError(f"An EMA length is {value}.", remedy=f"Give a number in (0, {_MAX_SIGMA_REL}].")
 
 
 def gamma_of(sigma_rel: float) -> float:

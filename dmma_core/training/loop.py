@@ -12,34 +12,14 @@ from typing import Protocol
 import torch
 
 from dmma_core.data.batching import ClipBatch
-from dmma_core.errors import ConfigError, TrainingError
+from dmma_core.errors import TrainingError
 from dmma_core.storage.metrics_log import Point
 from dmma_core.training.checkpoint import TrainingState
+from dmma_core.training.configs import LoopConfig
 from dmma_core.training.step import StepResult, TrainingStep, training_draws
 from dmma_core.training.workers import Workers
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """Lengths and intervals, in optimiser steps. `batch_size` is the clips of one step over all workers of an arm.
-
-    A checkpoint is also written at the end and at an orderly stop; the validation loss is also measured before the
-    first and after the last step. The newest `keep_checkpoints` are kept.
-    """
-
-    num_steps: int = 300_000
-    batch_size: int = 512
-    log_every: int = 50
-    validate_every: int = 1_000
-    checkpoint_every: int = 5_000
-    keep_checkpoints: int = 2
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ConfigError(f"loop.{name} is {value}.", remedy="Give a number of 1 or more.")
 
 
 class LoopEvents(Protocol):

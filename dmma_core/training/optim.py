@@ -1,37 +1,10 @@
 """The optimiser: AdamW over every trainable parameter in one group, and gradient clipping by the total norm."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from dmma_core.errors import CheckpointError, ConfigError
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """AdamW as in the published runs: betas 0.9/0.95, weight decay 1e-6 on everything (biases and norms included).
-
-    A second beta of 0.999 made the published training diverge now and then. `eps` is 1e-6 because steps run in bfloat16
-    autocast on a GPU. `max_grad_norm` bounds the total gradient norm.
-    """
-
-    learning_rate: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-6
-    weight_decay: float = 1e-6
-    max_grad_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "eps", "max_grad_norm"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"optim.{name} is {getattr(self, name)}.", remedy="Give a number above 0.")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1) or self.weight_decay < 0:
-            raise ConfigError(
-                f"optim has betas {self.beta1}, {self.beta2} and weight_decay {self.weight_decay}.",
-                remedy="Give betas in [0, 1) and a weight decay of 0 or more.",
-            )
+from dmma_core.errors import CheckpointError
+from dmma_core.training.configs import OptimConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

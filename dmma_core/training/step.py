@@ -12,33 +12,14 @@ import torch
 from torch import Tensor
 
 from dmma_core.data.batching import ClipBatch
-from dmma_core.errors import ConfigError
 from dmma_core.flow.path import flow_loss, interpolate, logit_normal_times
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.training.optim import OptimConfig, clip_gradients, set_learning_rate
-from dmma_core.training.schedule import ScheduleConfig, learning_rate
+from dmma_core.training.configs import DropoutConfig, OptimConfig, ScheduleConfig
+from dmma_core.training.optim import clip_gradients, set_learning_rate
+from dmma_core.training.schedule import learning_rate
 
 VelocityModel = Callable[[Tensor, Tensor, ConditionFeatures], Tensor]
-
-
-@dataclass(frozen=True)
-class DropoutConfig:
-    """Probabilities with which conditions are replaced by their empty tokens, so that guidance can be used later.
-
-    `video` drops rgb and sync together, `text` is apart. `depth` is dropped on its own, so that guidance on depth alone
-    is trained, and with the video as well if `depth_with_video`, so that "no video" means no picture at all.
-    """
-
-    video: float = 0.1
-    depth: float = 0.1
-    text: float = 0.1
-    depth_with_video: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("video", "depth", "text"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"dropout.{name} is {getattr(self, name)}.", remedy="Give a probability.")
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,18 @@
 """The validation loss on a fixed grid of noise and times: the same in every run with the same clips and seed."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import NormalDist
 
 import torch
 
 from dmma_core.data.batching import collate
 from dmma_core.data.feature_store import FeatureStore
-from dmma_core.errors import ConfigError
 from dmma_core.flow.path import logit_normal_times
 from dmma_core.models.mmdit import MMDiT
+from dmma_core.training.configs import ValidationConfig
 from dmma_core.training.step import condition_features, draw, loss_per_clip, sample_latents
 from dmma_core.training.workers import Workers
-
-
-@dataclass(frozen=True)
-class ValidationConfig:
-    """The first `max_clips` clips (by clip_id) of the split "val", each at `num_times` times, in fixed noise.
-
-    The times are the middles of `num_times` equally probable parts of the training's distribution of times.
-    """
-
-    max_clips: int = 512
-    num_times: int = 4
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ConfigError(f"validation.{name} is {value}.", remedy="Give a number of 1 or more.")
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dmma_core.training.optim import OptimConfig
-from dmma_core.training.schedule import ScheduleConfig, learning_rate
+from dmma_core.training.configs import OptimConfig, ScheduleConfig
+from dmma_core.training.schedule import learning_rate
 from helpers.golden import golden_json
 
 

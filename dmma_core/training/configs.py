@@ -1,0 +1,135 @@
+"""Settings of the training components. Apart from them so that reading a configuration does not load torch."""
+
+from dataclasses import dataclass
+
+from dmma_core.errors import ConfigError
+
+SCHEDULES = ("step", "constant")
+_MAX_SIGMA_REL = 0.28  # a flat profile has sigma_rel 0.289
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Lengths and intervals, in optimiser steps. `batch_size` is the clips of one step over all workers of an arm.
+
+    A checkpoint is also written at the end and at an orderly stop; the validation loss is also measured before the
+    first and after the last step. The newest `keep_checkpoints` are kept.
+    """
+
+    num_steps: int = 300_000
+    batch_size: int = 512
+    log_every: int = 50
+    validate_every: int = 1_000
+    checkpoint_every: int = 5_000
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ConfigError(f"loop.{name} is {value}.", remedy="Give a number of 1 or more.")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW as in the published runs: betas 0.9/0.95, weight decay 1e-6 on everything (biases and norms included).
+
+    A second beta of 0.999 made the published training diverge now and then. `eps` is 1e-6 because steps run in bfloat16
+    autocast on a GPU. `max_grad_norm` bounds the total gradient norm.
+    """
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-6
+    weight_decay: float = 1e-6
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "eps", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"optim.{name} is {getattr(self, name)}.", remedy="Give a number above 0.")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1) or self.weight_decay < 0:
+            raise ConfigError(
+                f"optim has betas {self.beta1}, {self.beta2} and weight_decay {self.weight_decay}.",
+                remedy="Give betas in [0, 1) and a weight decay of 0 or more.",
+            )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """`kind` is "step" or "constant". All numbers are optimiser steps.
+
+    `decay_steps` are counted from the END of the warm-up: with a warm-up of 1,000 the rate drops in step 241,000, as in
+    the published training runs (MMAudio supplement, training details; the milestones there are 240k and 270k).
+    """
+
+    kind: str = "step"
+    warmup_steps: int = 1_000
+    decay_steps: tuple[int, ...] = (240_000, 270_000)
+    decay_factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kind not in SCHEDULES:
+            raise ConfigError(f"schedule.kind is {self.kind!r}.", remedy=f"Use one of: {', '.join(SCHEDULES)}.")
+        if self.warmup_steps < 0 or list(self.decay_steps) != sorted(self.decay_steps):
+            raise ConfigError(
+                f"schedule has warmup_steps {self.warmup_steps} and decay_steps {list(self.decay_steps)}.",
+                remedy="Give a warm-up of 0 or more and ascending decay steps.",
+            )
+        if not 0 < self.decay_factor <= 1:
+            raise ConfigError(f"schedule.decay_factor is {self.decay_factor}.", remedy="Give a number in (0, 1].")
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """Probabilities with which conditions are replaced by their empty tokens, so that guidance can be used later.
+
+    `video` drops rgb and sync together, `text` is apart. `depth` is dropped on its own, so that guidance on depth alone
+    is trained, and with the video as well if `depth_with_video`, so that "no video" means no picture at all.
+    """
+
+    video: float = 0.1
+    depth: float = 0.1
+    text: float = 0.1
+    depth_with_video: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("video", "depth", "text"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"dropout.{name} is {getattr(self, name)}.", remedy="Give a probability.")
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """`tracked_sigma_rel` are averaged while training, `sigma_rel` is the one synthesised into each checkpoint.
+
+    A snapshot of the tracked averages is stored every `snapshot_every` steps.
+    """
+
+    tracked_sigma_rel: tuple[float, ...] = (0.05, 0.1)
+    sigma_rel: float = 0.05
+    snapshot_every: int = 5_000
+
+    def __post_init__(self) -> None:
+        if len(self.tracked_sigma_rel) < 1 or self.snapshot_every < 1:
+            raise ConfigError("ema needs at least one tracked_sigma_rel and a snapshot_every of 1 or more.")
+        for value in (*self.tracked_sigma_rel, self.sigma_rel):
+            if not 0 < value <= _MAX_SIGMA_REL:
+                raise ConfigError(f"An EMA length is {value}.", remedy=f"Give a number in (0, {_MAX_SIGMA_REL}].")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """The first `max_clips` clips (by clip_id) of the split "val", each at `num_times` times, in fixed noise.
+
+    The times are the middles of `num_times` equally probable parts of the training's distribution of times.
+    """
+
+    max_clips: int = 512
+    num_times: int = 4
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ConfigError(f"validation.{name} is {value}.", remedy="Give a number of 1 or more.")

@@ -1,0 +1,43 @@
+"""What every worker of an arm runs under Ray Train: join the group, train, leave a sentence behind on failure.
+
+INPUT: an `ArmPlan` and the number of workers on this node. OUTPUT: the run folder of the plan. One process per worker
+because gradients are exchanged by torch.distributed (gloo on CPUs, nccl on GPUs).
+"""
+
+import os
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+
+from dmma_core.errors import DmmaError
+from dmma_core.log import setup_logging
+from dmma_core.storage import paths
+from dmma_core.training.arm import ArmPlan, train_arm
+from dmma_core.training.workers import Workers
+
+FAILED = "FAILED.json"
+
+
+def run_worker(settings: dict[str, Any]) -> None:
+    """Train `settings["plan"]` on this worker of the arm's group.
+
+    A user's error is written to FAILED.json, which the driver reads. Ray restarts a group whose worker raised; a run
+    that has failed for a reason that a restart cannot mend is then left at once.
+    """
+    plan: ArmPlan = settings["plan"]
+    failed_uri = paths.join(plan.run_uri, FAILED)
+    if paths.exists(failed_uri):
+        return
+    setup_logging()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings["workers_per_node"]))
+    context = ray.train.get_context()
+    workers = Workers(ray.train.torch.get_device(), context.get_world_rank(), context.get_world_size())
+    try:
+        train_arm(plan, workers)
+    except DmmaError as error:
+        record = {"error": type(error).__name__, "message": error.message, "remedy": error.remedy}
+        paths.write_json(failed_uri, record)
+        if workers.size > 1:  # the others wait for this worker's gradients: let Ray end the whole group
+            raise

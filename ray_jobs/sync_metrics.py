@@ -1,0 +1,41 @@
+"""Upload a comparison's metrics to MLflow afterwards; what is there already is not uploaded again."""
+
+import logging
+from collections.abc import Sequence
+
+from dmma_core.job_configs import SyncMetricsConfig
+from dmma_core.storage import paths
+from dmma_core.storage.metrics_log import read_metrics
+from dmma_core.storage.run_folder import RunFolder
+from ray_jobs.job import Job
+from ray_jobs.reporting import Comparison, sync_metrics, tracking_uri_for
+
+_log = logging.getLogger(__name__)
+
+
+def plan(config: SyncMetricsConfig) -> Sequence[str]:
+    """Say how many points would be compared with the server's."""
+    comparison = Comparison.read(config.run_uri)
+    counts = {arm: len(read_metrics(RunFolder(paths.join(config.run_uri, arm)).metrics)) for arm in comparison.arms}
+    found = ", ".join(f"{count} points of {arm}" for arm, count in counts.items())
+    return [f"Compare {found} with MLflow at {tracking_uri_for(config.run_uri)} and upload what is missing."]
+
+
+def run(config: SyncMetricsConfig) -> None:
+    """Upload what is missing. Raises TrackingError where the server does not answer."""
+    uploaded = sync_metrics(Comparison.read(paths.absolute(config.run_uri)))
+    _log.info("%d values were uploaded to %s.", uploaded, tracking_uri_for(config.run_uri))
+
+
+JOB = Job(
+    name="sync-metrics",
+    summary="Upload the metrics of runs/<name> to MLflow: after a training without a reachable server, or to another one.",
+    config=SyncMetricsConfig,
+    plan=plan,
+    run=run,
+    example="dmma sync-metrics runs/demo",
+    positional="run_uri",
+)
+
+if __name__ == "__main__":
+    raise SystemExit(JOB.main())

@@ -1,0 +1,132 @@
+"""Train the arms of a comparison side by side: same rows, same order, same noise, same first weights.
+
+dmma train --config tiny                      both arms, going on where an earlier call stopped
+dmma train --config tiny 'only=[baseline]'    one of them
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dmma_core.config_loading import config_to_dict, config_to_yaml
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.errors import TrainingError
+from dmma_core.job_configs import TrainConfig
+from dmma_core.models.presets import config_for_features, parameter_count
+from dmma_core.storage import paths
+from dmma_core.storage.run_folder import RunFolder
+from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
+from dmma_core.training.latent_statistics import LatentStatistics, stored_latent_statistics
+from ray_jobs.arms import Resources, stop_on_signal, train_arms
+from ray_jobs.job import Job
+from ray_jobs.reporting import Comparison, Uploader, tracking_uri_for
+from ray_jobs.runtime import connect
+
+LATENT_STATISTICS = "latent_statistics.json"
+
+
+def plan(config: TrainConfig) -> Sequence[str]:
+    """Check features, architectures, earlier checkpoints and write access; say what would be trained."""
+    store = FeatureStore(config.features_uri)
+    check_features(store, config.loop.batch_size, config.num_workers)
+    paths.check_writable(config.run_uri)
+    lines = [
+        f"Train on {len(store.rows_of_split('train'))} clips of {config.features_uri}, "
+        f"validate on {min(len(store.rows_of_split('val')), config.validation.max_clips)}; "
+        f"{config.loop.num_steps} steps of {config.loop.batch_size} clips, {config.num_workers} workers an arm.",
+        f"Metrics go to {config.run_uri}/<arm>/metrics.jsonl and to MLflow at {tracking_uri_for(config.run_uri)}.",
+    ]
+    width = store.schema.spec("latent_mean").shape[1]
+    for arm in arm_plans(config, store, LatentStatistics((0.0,) * width, (1.0,) * width)):
+        checkpoint = newest_checkpoint(RunFolder(arm.run_uri))
+        if checkpoint:
+            arm.identity(store).require_same(checkpoint)
+        start = f"from step {checkpoint.step} on" if checkpoint else "from the start"
+        count = parameter_count(arm.model)[1]
+        lines.append(
+            f"Arm {arm.arm}: {config.preset}, depth {arm.model.depth}, {count:,} trainable parameters, {start}."
+        )
+    return lines
+
+
+def run(config: TrainConfig) -> None:
+    """Train all arms to the end. Raises TrainingError naming the arms that failed, KeyboardInterrupt if stopped."""
+    config = replace(config, features_uri=paths.absolute(config.features_uri), run_uri=paths.absolute(config.run_uri))
+    store = FeatureStore(config.features_uri)
+    check_features(store, config.loop.batch_size, config.num_workers)
+    statistics = stored_latent_statistics(paths.join(config.run_uri, LATENT_STATISTICS), store)
+    plans = arm_plans(config, store, statistics)
+    paths.remove(plans[0].stop_uri)
+    for arm in plans:
+        paths.write_bytes(RunFolder(arm.run_uri).job_yaml, config_to_yaml(config).encode())
+    comparison = Comparison.describe(config.run_uri, {arm.arm: _parameters(config, arm) for arm in plans}, store)
+    with (
+        stop_on_signal() as stop,
+        connect(min_cpus=len(plans) * config.num_workers),
+        Uploader(comparison, enabled=config.mlflow) as uploader,
+    ):
+        resources = Resources.of_cluster(config.device, len(plans), config.num_workers)
+        failed = train_arms(plans, resources, config.num_workers, config.max_restarts, stop)
+        uploader.finish({arm.arm: _status(arm, failed, stop.is_set()) for arm in plans})
+    if failed:
+        sentences = " ".join(f"Arm {arm} failed: {sentence}" for arm, sentence in failed.items())
+        others = [arm.arm for arm in plans if arm.arm not in failed]
+        unharmed = f" Not affected: {', '.join(others)}." if others else ""
+        raise TrainingError(sentences + unharmed, remedy="Then run the same command again; finished work is kept.")
+    if stop.is_set() and not all(_is_finished(arm) for arm in plans):
+        raise KeyboardInterrupt
+
+
+def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatistics) -> list[ArmPlan]:
+    """The plans of the chosen arms, in name order. They differ in their network alone."""
+    return [
+        ArmPlan(
+            arm=name,
+            run_uri=paths.join(config.run_uri, name),
+            features_uri=config.features_uri,
+            stop_uri=paths.join(config.run_uri, "STOP"),
+            # The empty text is learned: feature sets hold no features of an empty caption.
+            model=replace(
+                config_for_features(config.preset, store.schema, arm.depth, arm.fusion), learned_empty_text=True
+            ),
+            statistics=statistics,
+            seed=config.seed,
+            loop=config.loop,
+            optim=config.optim,
+            schedule=config.schedule,
+            dropout=config.dropout,
+            ema=config.ema,
+            validation=config.validation,
+        )
+        for name, arm in sorted(config.chosen_arms().items())
+    ]
+
+
+def _parameters(config: TrainConfig, arm: ArmPlan) -> dict[str, object]:
+    """What MLflow shows of an arm: its settings, without those of the other arm."""
+    settings = {key: value for key, value in config_to_dict(config).items() if key not in ("arms", "only")}
+    return {**settings, "arm": arm.arm, "model": config_to_dict(arm.model)}
+
+
+def _is_finished(arm: ArmPlan) -> bool:
+    checkpoint = newest_checkpoint(RunFolder(arm.run_uri))
+    return checkpoint is not None and checkpoint.step >= arm.loop.num_steps
+
+
+def _status(arm: ArmPlan, failed: dict[str, str], stopped: bool) -> str:
+    if arm.arm in failed:
+        return "FAILED"
+    return "KILLED" if stopped and not _is_finished(arm) else "FINISHED"
+
+
+JOB = Job(
+    name="train",
+    summary="Train baseline and depth side by side on one Ray cluster. Run again, it goes on where it stopped.",
+    config=TrainConfig,
+    plan=plan,
+    run=run,
+    example="dmma train --config tiny features_uri=features/demo run_uri=runs/demo",
+    flags={"--run": "run_uri"},
+)
+
+if __name__ == "__main__":
+    raise SystemExit(JOB.main())
