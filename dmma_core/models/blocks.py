@@ -66,7 +66,7 @@ class StreamBlock(nn.Module):
 
     def __init__(self, width: int, num_heads: int, num_taps: int, multiple: int, only_attends: bool = False) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.only_attends = num_heads, only_attends
         self.modulation = ZeroTokenMap(width, (2 if only_attends else 6) * width)
         self.qkv = TokenMap(width, 3 * width)
         self.q_norm = RMSScale(width // num_heads)

@@ -1,0 +1,319 @@
+"""Published state dicts, MMAudio's and DeepMMAudio's, to ours and back; strictly, with a sentence for what does not fit.
+
+The published layout differs in three ways besides the names: queries, keys and values are interleaved per channel
+(ours: three contiguous blocks), rotated channel pairs are neighbours (ours: half-split, see `rope`), and convolution
+weights are [out, in, taps] (ours: ready for one matrix product, see `layers.TokenMap`). All three only move numbers, so the
+same maps carry gradients and averaged weights.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmma_core.errors import CheckpointError
+from dmma_core.models.blocks import FinalBlock, FusedBlock, JointBlock, StreamBlock
+from dmma_core.models.embeddings import LinearDepthFusion
+from dmma_core.models.layers import GatedFeedForward, TokenMap
+from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.presets import PRESETS, depth_from_baseline
+
+_WRAPPERS = ("weights", "ema", "state_dict", "model")
+_LEFTOVERS = ("latent_rot", "clip_rot", "t_embed.freqs")  # tables that old files hold; they are computed
+_MAX_NAMED = 6
+
+
+def from_official(state: Mapping[str, Any], config: MMDiTConfig) -> MMDiT:
+    """A network of `config` with the published weights, float32 on the CPU.
+
+    `state` may be half precision, wrapped under 'weights' or 'ema', and hold the old files' tables. With one of our own
+    forms of depth in `config`, `state` is a checkpoint without depth and `depth_from_baseline` adds the rest. Raises
+    CheckpointError that lists what is missing, unexpected or of another shape.
+    """
+    if config.depth != "off" and not config.deepmmaudio:
+        baseline = replace(config, depth="off", num_depth_scalars=0)
+        return depth_from_baseline(from_official(state, baseline), config)
+    tensors = unwrap(state)
+    _require_shapes(tensors, official_shapes(config))
+    model = _meta_model(config)
+    model.load_state_dict(state_from_official(tensors, config), assign=True)
+    return model
+
+
+def to_official(model: MMDiT) -> dict[str, Tensor]:
+    """The published state dict of a network without depth or with DeepMMAudio's, for the published code."""
+    return state_to_official(model.state_dict(), model.config)
+
+
+def state_from_official(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:
+    """Published names and layout to ours, float32. Values may be anything of the parameters' shapes (gradients)."""
+    ours = {}
+    for entry in _entries(_meta_model(config)):
+        value = entry.to_ours([state[name].float() for name in entry.official])
+        ours[entry.ours] = value.contiguous()
+    return ours
+
+
+def state_to_official(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:
+    """Our names and layout to the published ones. Raises CheckpointError for a form of depth that has none."""
+    official: dict[str, Tensor] = {}
+    for entry in _entries(_meta_model(config)):
+        official.update(zip(entry.official, entry.to_official(state[entry.ours]), strict=True))
+    return {name: value.contiguous() for name, value in official.items()}
+
+
+def official_shapes(config: MMDiTConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the published state dict of `config`."""
+    model = _meta_model(config)
+    return {name: tuple(value.shape) for name, value in state_to_official(model.state_dict(), config).items()}
+
+
+def recognise(state: Mapping[str, Any]) -> tuple[str, MMDiTConfig]:
+    """(name, configuration) of the published variant that `state` is; lengths are those of 8 s.
+
+    Names are the presets', "deepmmaudio_<preset>" with DeepMMAudio's depth. Raises CheckpointError with the differences to
+    the nearest variant.
+    """
+    shapes = {name: tuple(value.shape) for name, value in unwrap(state).items()}
+    nearest: tuple[int, str, dict[str, tuple[int, ...]]] | None = None
+    for preset, deep in product([name for name in PRESETS if name != "tiny"], (False, True)):
+        config = replace(PRESETS[preset], depth="rgb_like", deepmmaudio=True) if deep else PRESETS[preset]
+        name = f"deepmmaudio_{preset}" if deep else preset
+        expected = official_shapes(config)
+        distance = len(shapes.items() ^ expected.items())
+        if distance == 0:
+            return name, config
+        if nearest is None or distance < nearest[0]:
+            nearest = (distance, name, expected)
+    assert nearest is not None
+    raise CheckpointError(
+        f"The checkpoint is none of the published networks; nearest is {nearest[1]}: {_differences(shapes, nearest[2])}.",
+        remedy="Check which file this is.",
+    )
+
+
+def unwrap(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The parameters in a checkpoint dictionary. Raises CheckpointError where there are none."""
+    for key in _WRAPPERS:
+        if isinstance(state.get(key), Mapping):
+            return unwrap(state[key])
+    tensors = {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f"The checkpoint holds no network (its entries: {_shorten(state)}).",
+            remedy="Give the network's weights, not a file of features or of an optimiser.",
+        )
+    return {name: value for name, value in tensors.items() if name not in _LEFTOVERS}
+
+
+def _require_shapes(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    if shapes == dict(expected):
+        return
+    try:
+        found = f" It is a {recognise(state)[0]} checkpoint."
+    except CheckpointError:
+        found = ""
+    raise CheckpointError(
+        f"The checkpoint does not fit the configured network: {_differences(shapes, expected)}.{found}",
+        remedy="Choose the preset and form of depth that the checkpoint was trained with.",
+    )
+
+
+def _differences(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    misshapen = [
+        f"{name} {shapes[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    parts = [
+        ("missing", [name for name in expected if name not in shapes]),
+        ("unexpected", [name for name in shapes if name not in expected]),
+        ("of another shape", misshapen),
+    ]
+    return "; ".join(f"{len(names)} {word} ({_shorten(names)})" for word, names in parts if names)
+
+
+def _shorten(names: Iterable[str]) -> str:
+    listed = [str(name) for name in names]
+    rest = f", … and {len(listed) - _MAX_NAMED} more" if len(listed) > _MAX_NAMED else ""
+    return ", ".join(listed[:_MAX_NAMED]) + rest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of our parameters, the published ones that it consists of, and the maps between their values."""
+
+    ours: str
+    official: tuple[str, ...]
+    to_ours: Callable[[list[Tensor]], Tensor]
+    to_official: Callable[[Tensor], list[Tensor]]
+
+
+def _meta_model(config: MMDiTConfig) -> MMDiT:
+    with torch.device("meta"):
+        return MMDiT(config)
+
+
+def _entries(model: MMDiT) -> list[Entry]:
+    """Every parameter and buffer of `model`."""
+    config = model.config
+    if config.depth != "off" and not config.deepmmaudio:
+        raise CheckpointError(
+            f"A network with depth={config.depth} and fusion={config.fusion} has no published form.",
+            remedy="Only networks without depth, or with DeepMMAudio's, can be exported.",
+        )
+    entries = [
+        _reshaped("sync_position", "sync_pos_emb", (1, 1, 8, config.sync_width), (8, config.sync_width)),
+        *(
+            _reshaped(name, name, (1, 1, config.latent_width), (config.latent_width,))
+            for name in ("latent_mean", "latent_std")
+        ),
+        _same("empty_text", "empty_string_feat"),
+        _same("empty_rgb", "empty_clip_feat"),
+        *([_same("depth_fusion.empty", "empty_depth_feat")] if config.deepmmaudio else []),
+        _same("empty_sync", "empty_sync_feat"),
+    ]
+    # Positions in the published nn.Sequential: an activation, where there is one, takes a number of its own.
+    picture_step = 1 if config.version == 1 else 2
+    fusion_steps = picture_step if config.deepmmaudio else 0
+    if config.deepmmaudio:
+        assert isinstance(model.depth_fusion, LinearDepthFusion)
+        entries += layer_entries(model.depth_fusion.map, "depth_fusion.map", "clip_input_proj.0")
+    for projection, ours, official, start, step in (
+        (model.latent_in, "latent_in", "audio_input_proj", 0, 2),
+        (model.rgb_in, "rgb_in", "clip_input_proj", fusion_steps, picture_step),
+        (model.sync_in, "sync_in", "sync_input_proj", 0, 2),
+        (model.text_in, "text_in", "text_input_proj", 0, picture_step),
+    ):
+        entries += layer_entries(projection.first, f"{ours}.first", f"{official}.{start}")
+        entries += feed_forward_entries(projection.feed_forward, f"{ours}.feed_forward", f"{official}.{start + step}")
+    entries += layer_entries(model.rgb_pool, "rgb_pool", "clip_cond_proj")
+    entries += layer_entries(model.text_pool, "text_pool", "text_cond_proj")
+    entries += feed_forward_entries(model.global_mlp, "global_mlp", "global_cond_mlp")
+    entries += final_entries(model.final, "final", "final_layer")
+    entries += layer_entries(model.time_in.first, "time_in.first", "t_embed.mlp.0")
+    entries += layer_entries(model.time_in.second, "time_in.second", "t_embed.mlp.2")
+    for index, joint in enumerate(model.joint_blocks):
+        assert isinstance(joint, JointBlock)
+        entries += joint_entries(joint, f"joint_blocks.{index}", f"joint_blocks.{index}")
+    for index, fused in enumerate(model.fused_blocks):
+        assert isinstance(fused, FusedBlock)
+        entries += stream_entries(fused, f"fused_blocks.{index}", f"fused_blocks.{index}")
+    assert {entry.ours for entry in entries} == set(model.state_dict())
+    return entries
+
+
+def _same(ours: str, official: str) -> Entry:
+    return Entry(ours, (official,), lambda values: values[0], lambda value: [value])
+
+
+def _reshaped(ours: str, official: str, official_shape: tuple[int, ...], shape: tuple[int, ...]) -> Entry:
+    return Entry(
+        ours, (official,), lambda values: values[0].reshape(shape), lambda value: [value.reshape(official_shape)]
+    )
+
+
+def _reordered(ours: str, official: str, rows: Tensor) -> Entry:
+    back = rows.argsort()
+    return Entry(
+        ours,
+        (official,),
+        lambda values: values[0][rows.to(values[0].device)],
+        lambda value: [value[back.to(value.device)]],
+    )
+
+
+def layer_entries(module: TokenMap, ours: str, official: str) -> list[Entry]:
+    """A linear or convolution layer called `ours` here and `official` there ("" for a module on its own)."""
+    weight = Entry(
+        _join(ours, "weight"),
+        (_join(official, "weight"),),
+        lambda values: _taps_to_ours(values[0], module),
+        lambda value: [_taps_to_official(value, module)],
+    )
+    return [weight] if module.bias is None else [weight, _same(_join(ours, "bias"), _join(official, "bias"))]
+
+
+def feed_forward_entries(module: GatedFeedForward, ours: str, official: str) -> list[Entry]:
+    """Gate (w1) and value (w3) are one layer of ours."""
+    up = Entry(
+        _join(ours, "up.weight"),
+        (_join(official, "w1.weight"), _join(official, "w3.weight")),
+        lambda values: _taps_to_ours(torch.cat(values), module.up),
+        lambda value: list(_taps_to_official(value, module.up).chunk(2)),
+    )
+    return [up, *layer_entries(module.down, _join(ours, "down"), _join(official, "w2"))]
+
+
+def stream_entries(block: StreamBlock, ours: str, official: str) -> list[Entry]:
+    """One modality's block, or a fused block."""
+    head_width = block.qkv.width // block.num_heads
+    rows = _qkv_rows(block.num_heads, head_width)
+    entries = [
+        *(
+            _reordered(_join(ours, f"qkv.{part}"), _join(official, f"attn.qkv.{part}"), rows)
+            for part in ("weight", "bias")
+        ),
+        *(
+            _reordered(_join(ours, f"{norm}.weight"), _join(official, f"attn.{norm}.weight"), _half_split(head_width))
+            for norm in ("q_norm", "k_norm")
+        ),
+    ]
+    if not block.only_attends:
+        entries += layer_entries(block.out, _join(ours, "out"), _join(official, "linear1"))
+        entries += feed_forward_entries(block.feed_forward, _join(ours, "feed_forward"), _join(official, "ffn"))
+    modulation = layer_entries(block.modulation, _join(ours, "modulation"), _join(official, "adaLN_modulation.1"))
+    return entries + modulation
+
+
+def joint_entries(block: JointBlock, ours: str, official: str) -> list[Entry]:
+    """Three streams."""
+    return [
+        *stream_entries(block.latent, _join(ours, "latent"), _join(official, "latent_block")),
+        *stream_entries(block.rgb, _join(ours, "rgb"), _join(official, "clip_block")),
+        *stream_entries(block.text, _join(ours, "text"), _join(official, "text_block")),
+    ]
+
+
+def final_entries(block: FinalBlock, ours: str, official: str) -> list[Entry]:
+    """The last block."""
+    return [
+        *layer_entries(block.modulation, _join(ours, "modulation"), _join(official, "adaLN_modulation.1")),
+        *layer_entries(block.out, _join(ours, "out"), _join(official, "conv")),
+    ]
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _taps_to_ours(weight: Tensor, module: TokenMap) -> Tensor:
+    """[out, in, taps] to the layout of `TokenMap.weight`."""
+    if module.num_taps == 1:
+        return weight
+    return weight.permute(0, 2, 1).flatten(1) if module.gathers else weight.permute(2, 0, 1).flatten(0, 1)
+
+
+def _taps_to_official(weight: Tensor, module: TokenMap) -> Tensor:
+    if module.num_taps == 1:
+        return weight
+    if module.gathers:
+        return weight.view(module.out_width, module.num_taps, module.width).permute(0, 2, 1)
+    return weight.view(module.num_taps, module.out_width, module.width).permute(1, 2, 0)
+
+
+def _half_split(head_width: int) -> Tensor:
+    """Published channel of each of ours within a head: the first of every pair, then the second."""
+    channels = torch.arange(head_width, device="cpu")
+    return torch.cat((channels[0::2], channels[1::2]))
+
+
+def _qkv_rows(num_heads: int, head_width: int) -> Tensor:
+    """Published row of each of ours: theirs count (head, channel, qkv), ours (qkv, head, channel)."""
+    rows = torch.arange(3 * num_heads * head_width, device="cpu").view(num_heads, head_width, 3).permute(2, 0, 1)
+    split = _half_split(head_width)
+    return torch.cat((rows[0][:, split].flatten(), rows[1][:, split].flatten(), rows[2].flatten()))
