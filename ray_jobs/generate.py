@@ -1,7 +1,7 @@
 """Sound for a held-out split of a feature set, or for one video of your own.
 
-    dmma generate run_uri=runs/demo/depth features_uri=features/demo split=test
-    dmma generate clip.mp4 --run runs/demo/depth --prompt "a dog barking"
+dmma generate run_uri=runs/demo/depth features_uri=features/demo split=test
+dmma generate clip.mp4 --run runs/demo/depth --prompt "a dog barking"
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,8 +54,10 @@ def run(config: GenerateConfig) -> None:
 
 def _maker(config: GenerateConfig) -> SoundMaker:
     if bool(config.video) == bool(config.features_uri):
-        raise ConfigError("Give either a video or features_uri.", remedy="For example: dmma generate clip.mp4 --run RUN.")
-    return SoundMaker(RunFolder(config.run_uri).checkpoint(config.step), config.weights, config.device)
+        raise ConfigError(
+            "Give either a video or features_uri.", remedy="For example: dmma generate clip.mp4 --run RUN."
+        )
+    return SoundMaker(RunFolder(paths.absolute(config.run_uri)).checkpoint(config.step), config.weights, config.device)
 
 
 def _inputs(config: GenerateConfig, maker: SoundMaker) -> tuple[list[Clip], Rows, dict[str, Any]]:
@@ -69,7 +71,11 @@ def _inputs(config: GenerateConfig, maker: SoundMaker) -> tuple[list[Clip], Rows
     rows = store.rows_of_split(config.split)[: config.max_clips]
     if not rows:
         raise ConfigError(f"{config.features_uri} has no clip in split {config.split!r}.", remedy="Give another split.")
-    source = {"features_uri": config.features_uri, "features_fingerprint": store.fingerprint, "split": config.split}
+    source = {
+        "features_uri": paths.absolute(config.features_uri),
+        "features_fingerprint": store.fingerprint,
+        "split": config.split,
+    }
     return [store.clips[row] for row in rows], ((store.clips[row], store.read(row)) for row in rows), source
 
 

@@ -43,7 +43,9 @@ class SoundMaker:
         self.checkpoint = checkpoint
         self.device = device_named(device)
         self.schema = FeatureSchema.from_dict(checkpoint.record["features"])
-        self.bundle: EncoderBundle = load_bundle(self.schema.bundle, duration_s=self.schema.duration_s, device=str(self.device))
+        self.bundle: EncoderBundle = load_bundle(
+            self.schema.bundle, duration_s=self.schema.duration_s, device=str(self.device)
+        )
         self.bundle.schema.require_equal(self.schema, checkpoint.uri)
         config = config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri)
         self.model = MMDiT(config)
@@ -56,7 +58,11 @@ class SoundMaker:
         self.model.to(self.device).eval()
 
     def make(
-        self, clip_ids: Sequence[str], features: Sequence[Mapping[str, Array]], clips: Sequence[Clip], how: SamplingConfig
+        self,
+        clip_ids: Sequence[str],
+        features: Sequence[Mapping[str, Array]],
+        clips: Sequence[Clip],
+        how: SamplingConfig,
     ) -> list[NDArray[np.float32]]:
         """Mono waveforms in [-1, 1] for several clips. `features` are rows of the feature store, `text` included."""
         conditions = stack_features(features, clips).to(self.device)
@@ -186,7 +192,9 @@ def write_sounds(
                 yield Rejected(clip.clip_id, clip.source_uri, error.reason, str(error))
 
 
-def _chunks(items: Iterable[tuple[Clip, Mapping[str, Array]]], size: int) -> Iterator[list[tuple[Clip, Mapping[str, Array]]]]:
+def _chunks(
+    items: Iterable[tuple[Clip, Mapping[str, Array]]], size: int
+) -> Iterator[list[tuple[Clip, Mapping[str, Array]]]]:
     chunk = []
     for item in items:
         chunk.append(item)

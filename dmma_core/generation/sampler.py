@@ -7,10 +7,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmma_core.flow.guidance import guidance_weights, guided_velocity
+from dmma_core.flow.solver import integrate
+from dmma_core.generation.sampling_config import SamplingConfig
+from dmma_core.models.conditioning import ConditionFeatures
+from dmma_core.models.mmdit import MMDiT
+
 
 def noise_for(clip_ids: Sequence[str], seed: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise [B, *shape], float32: each clip's depends on (seed, clip_id) and on nothing else."""
-    return torch.from_numpy(np.stack([_generator(seed, clip_id).standard_normal(shape, np.float32) for clip_id in clip_ids]))
+    return torch.from_numpy(
+        np.stack([_generator(seed, clip_id).standard_normal(shape, np.float32) for clip_id in clip_ids])
+    )
+
+
+def sample_latents(
+    model: MMDiT,
+    features: ConditionFeatures,
+    noise_BLC: Tensor,
+    how: SamplingConfig,
+    negative_text_BND: Tensor | None = None,
+) -> Tensor:
+    """Latents [B, L, C] in the codec's own scale. Conditions are embedded once, guidance branches share one batch."""
+    weights = guidance_weights(how.guidance, how.guidance_depth)
+    conditions = model.branch_conditions(features, tuple(weights), negative_text_BND)
+
+    def velocity(latent_BLC: Tensor, time: Tensor) -> Tensor:
+        return guided_velocity(model.velocity, latent_BLC, time, conditions, weights)
+
+    return model.unnormalize(integrate(velocity, noise_BLC, how.solver, how.num_steps))
 
 
 def _generator(seed: int, clip_id: str) -> np.random.Generator:

@@ -9,14 +9,15 @@ from dmma_core.errors import ConfigError
 class SamplingConfig:
     """How latents are drawn. Defaults are MMAudio's: 25 Euler steps, guidance 4.5 (MMAudio, section 4.1).
 
-    `guidance_depth` adds guidance on depth alone (1: none). A clip's noise depends on `seed` and its clip_id only, so
-    a clip sounds the same whichever other clips are generated with it, and both arms start from the same noise.
+    `guidance_depth` is a scale of its own for what depth adds (absent: the same as `guidance`). A clip's noise depends
+    on `seed` and its clip_id only, so a clip sounds the same whichever other clips are generated with it, and both arms
+    start from the same noise.
     """
 
     solver: str = "euler"
     num_steps: int = 25
     guidance: float = 4.5
-    guidance_depth: float = 1.0
+    guidance_depth: float | None = None
     negative_prompt: str = ""
     seed: int = 14159265
 

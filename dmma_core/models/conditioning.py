@@ -1,7 +1,8 @@
 """What the flow network is conditioned on, as it is stored in a feature row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 
@@ -21,3 +22,8 @@ class ConditionFeatures:
     present_video_B: Tensor
     present_depth_B: Tensor
     present_text_B: Tensor
+
+    def to(self, device: torch.device) -> "ConditionFeatures":
+        """The same features on `device`."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ConditionFeatures(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})

@@ -1,0 +1,98 @@
+"""The whole chain, small, on this machine: videos to the comparison of baseline and depth.
+
+    dmma demo                          on rendered clips, whose distances and onsets are known
+    dmma demo clips=path/to/videos     on your own videos
+
+Every step is the job of the same name with its tiny settings; run again, finished steps are recognised and kept.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dmma_core.config_loading import load_config
+from dmma_core.job_configs import DemoConfig
+from dmma_core.storage import paths
+from ray_jobs import clean, compare, evaluate, extract, generate, render, train
+from ray_jobs.job import Job, config_path
+from ray_jobs.runtime import connect
+
+ARMS = ("baseline", "depth")
+Step = tuple[Job[Any], list[str]]
+
+
+def steps(config: DemoConfig) -> list[Step]:
+    """The jobs of the chain with the settings that differ from their tiny YAML, in order."""
+    name = "own" if config.clips else "rendered"
+
+    def at(room: str, *rest: str) -> str:
+        return paths.join(config.work_uri, room, name, *rest)
+
+    videos = config.clips or at("videos")
+    chain: list[Step] = []
+    if not config.clips:
+        chain.append((render.JOB, [f"out_uri={videos}", f"scenes.num_clips={config.num_clips}"]))
+    captions = config.captions or ("" if config.clips else f"{videos}/captions.tsv")
+    num_steps = [f"loop.num_steps={config.num_steps}"] if config.num_steps else []
+    chain += [
+        (
+            clean.JOB,
+            [f"videos_uri={videos}", f"captions_uri={captions}", f"out_uri={at('manifest')}", f"dataset={name}"],
+        ),
+        (extract.JOB, [f"manifest_uri={at('manifest')}", f"out_uri={at('features')}"]),
+        (train.JOB, [f"features_uri={at('features')}", f"run_uri={at('runs')}", *num_steps]),
+    ]
+    for arm in ARMS:
+        source = [f"run_uri={at('runs', arm)}", f"features_uri={at('features')}"]
+        chain.append((generate.JOB, [*source, f"out_uri={at('generated', arm)}"]))
+    for arm in ARMS:
+        chain.append(
+            (evaluate.JOB, [f"generated_uri={at('generated', arm)}", f"report_uri={at('reports', f'{arm}.json')}"])
+        )
+    reports = [f"{arm}_report_uri={at('reports', f'{arm}.json')}" for arm in ARMS]
+    chain.append((compare.JOB, [*reports, f"out_uri={at('comparison')}", f"name={name}"]))
+    return chain
+
+
+def plan(config: DemoConfig) -> Sequence[str]:
+    """Name the steps; each validates its own input when its turn comes."""
+    paths.check_writable(config.work_uri)
+    return [
+        f"{number}. dmma {job.name} --config tiny {' '.join(settings)}" for number, (job, settings) in _numbered(config)
+    ]
+
+
+def run(config: DemoConfig) -> None:
+    """Run every step on one local Ray, record how long each took, and say where the result lies."""
+    seconds: dict[str, float] = {}
+    with connect(min_cpus=len(ARMS)):
+        for number, (job, settings) in _numbered(config):
+            print(f"\n[{number}/{len(steps(config))}] dmma {job.name} --config tiny {' '.join(settings)}", flush=True)
+            started_s = time.monotonic()
+            job.run(load_config(job.config, config_path(job.name, "tiny"), settings))
+            seconds[job.name] = seconds.get(job.name, 0.0) + time.monotonic() - started_s
+    name = "own" if config.clips else "rendered"
+    paths.write_json(
+        paths.join(config.work_uri, "seconds.json"), {key: round(value, 2) for key, value in seconds.items()}
+    )
+    print(f"\nThe whole chain took {sum(seconds.values()):.0f} s.")
+    print(f"Report:     {paths.join(config.work_uri, 'comparison', name, 'report.html')}")
+    print(f"MLflow UI:  dmma ui run_uri={paths.join(config.work_uri, 'runs', name)}")
+
+
+def _numbered(config: DemoConfig) -> enumerate[Step]:
+    return enumerate(steps(config), start=1)
+
+
+JOB = Job(
+    name="demo",
+    summary=__doc__ or "",
+    config=DemoConfig,
+    plan=plan,
+    run=run,
+    example="dmma demo clips=path/to/videos",
+    positional="clips",
+)
+
+if __name__ == "__main__":
+    raise SystemExit(JOB.main())
