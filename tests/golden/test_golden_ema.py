@@ -50,7 +50,7 @@ def test_gamma_and_weights_equal_the_reference(golden: GoldenFile) -> None:
     for sigma_rel, gamma in golden["gamma_of_sigma"].tolist():
         assert gamma_of(sigma_rel) == pytest.approx(gamma, rel=1e-7)
     steps = golden["solve.t"].tolist()
-    weight_keys = [key for key in golden.keys() if key.startswith("solve.weights.")]  # noqa: SIM118
+    weight_keys = [key for key in golden.names() if key.startswith("solve.weights.")]
     assert weight_keys
     for key in weight_keys:
         sigma_rel = float(key.split("sigma")[1].split(".step")[0])
@@ -62,7 +62,7 @@ def test_gamma_and_weights_equal_the_reference(golden: GoldenFile) -> None:
 def test_synthesised_averages_equal_the_reference(golden: GoldenFile, every: int) -> None:
     snapshots, _ = run_reference_trajectory(golden, every)
     prefix = f"correctionTrue.every{every}.synth.sigma"
-    keys = [key for key in golden.keys() if key.startswith(prefix)]  # noqa: SIM118
+    keys = [key for key in golden.names() if key.startswith(prefix)]
     assert keys
     for key in keys:
         sigma_rel, _, step = key.removeprefix(prefix).partition(".step")
