@@ -138,9 +138,12 @@ class ClipEncoder(nn.Module):
         size = (self.config.input_size, self.config.input_size)
         if pixels_BCHW.shape[-2:] != size:
             raise ValueError(f"CLIP {self.config.name} takes pictures of {size}, not {tuple(pixels_BCHW.shape[-2:])}.")
-        normalised_BCHW = (pixels_BCHW - self.get_buffer("mean_C")) / self.get_buffer("std_C")
-        embeddings_BD: Tensor = self.model.encode_image(normalised_BCHW.to(self._dtype), normalize=True)
+        embeddings_BD: Tensor = self.model.encode_image(self.normalized(pixels_BCHW).to(self._dtype), normalize=True)
         return embeddings_BD
+
+    def normalized(self, pixels_BCHW: Tensor) -> Tensor:
+        """Pictures in [0, 1] by mean and standard deviation of CLIP's training images."""
+        return (pixels_BCHW - self.get_buffer("mean_C")) / self.get_buffer("std_C")
 
     def pooled_text_embeddings(self, captions: Sequence[str]) -> Tensor:
         """L2-normalised caption embeddings [n, D] in the space of the image embeddings (for retrieval and training)."""
@@ -154,7 +157,7 @@ class ClipEncoder(nn.Module):
             self.image_embeddings(chunk_BCHW.to(self.device, torch.float32)).float()
             for chunk_BCHW in torch.split(pixels_BCHW, self.images_per_batch)
         ]
-        return torch.cat(chunks) if chunks else torch.zeros(0, self.config.embed_dim, device=self.device)
+        return torch.cat(chunks)
 
     @torch.inference_mode()
     def encode_images(self, frames_THWC: Tensor) -> Tensor:
@@ -163,7 +166,7 @@ class ClipEncoder(nn.Module):
             self.encode_pixels(chunk_THWC.to(self.device).permute(0, 3, 1, 2).float() * (1 / 255))
             for chunk_THWC in torch.split(frames_THWC, self.images_per_batch)
         ]
-        return torch.cat(chunks) if chunks else torch.zeros(0, self.config.embed_dim, device=self.device)
+        return torch.cat(chunks)
 
     @torch.inference_mode()
     def encode_text(self, captions: Sequence[str]) -> Tensor:

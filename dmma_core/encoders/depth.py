@@ -5,9 +5,10 @@ The one place for depth: feature extraction, training and generation call it, so
 its pictures; the tiny network gives it in 1/m.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from dmma_core.encoders.dpt import DPT_HYBRID_384, DPT_LARGE_384, TINY_DPT, Dpt
 from dmma_core.encoders.loading import fingerprint, read_state
+from dmma_core.encoders.midas_small import MidasSmall
 from dmma_core.errors import ConfigError
 
 NORMALIZATIONS = ("per_frame", "per_clip", "raw_scaled")
@@ -29,35 +31,29 @@ SCALAR_NAMES = (
     "log_foreground",
 )
 TINY_WEIGHTS = Path(__file__).parent / "tiny_weights" / "depth.safetensors"
-MIDAS_VARIANTS = {config.name: config for config in (DPT_HYBRID_384, DPT_LARGE_384)}
-MIDAS_RAW_SCALE = 1000.0  # about the nearest that MiDaS v3 gives for everyday pictures, in its arbitrary unit
+MIDAS_VARIANTS: Mapping[str, Callable[[], Dpt | MidasSmall]] = {
+    DPT_HYBRID_384.name: partial(Dpt, DPT_HYBRID_384),
+    DPT_LARGE_384.name: partial(Dpt, DPT_LARGE_384),
+    MidasSmall.name: MidasSmall,
+}
 _FLOOR = 1e-2  # smallest inverse depth told apart in logarithms: 100 m where the unit is 1/m
 _EPSILON = 1e-8  # of the published depth normalisation
-
-
-class DepthNetwork(Protocol):
-    """A network from normalised pictures [B, 3, H, W] to inverse depth [B, H, W], not negative."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, pixels_BCHW: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class DepthConfig:
     """How frames go through a depth network, and how its maps become pictures.
 
-    `raw_scale` is the inverse depth that `raw_scaled` shows as white, in the network's unit.
-    `size` and `size_multiple` are those of the network's input; `resize` is MiDaS' "minimal" or "upper_bound".
+    `raw_scale` is the inverse depth that `raw_scaled` shows as white, in the network's own unit. `size` and `size_multiple`
+    are those of the network's input; `resize` is MiDaS' "minimal" or "upper_bound".
     """
 
     name: str
     size: int
     size_multiple: int
-    raw_scale: float
-    resize: str = "minimal"
     normalization: str = "per_frame"
+    raw_scale: float | None = None
+    resize: str = "minimal"
     half_precision: bool = False
     frames_per_batch: int = 32
 
@@ -66,10 +62,19 @@ class DepthConfig:
             raise ConfigError(
                 f"There is no depth normalisation {self.normalization!r}.", remedy=f"Use one of {NORMALIZATIONS}."
             )
+        if self.normalization == "raw_scaled" and not self.raw_scale:
+            raise ConfigError(
+                f"Depth of {self.name} has no unit of its own, so raw_scaled needs a scale.",
+                remedy="Give the inverse depth that is to be white, for example the 99th percentile over a dataset.",
+            )
 
 
 class DepthEncoder(nn.Module):
-    """Frames to inverse depth, depth pictures and scalars, batched, optionally in half precision."""
+    """Frames to inverse depth and depth pictures, batched, optionally in half precision.
+
+    `network` maps normalised pictures [B, 3, H, W] to inverse depth [B, H, W], not negative; its `mean` and `std` (three
+    numbers each) normalise its pictures.
+    """
 
     def __init__(self, config: DepthConfig, network: nn.Module) -> None:
         super().__init__()
@@ -97,7 +102,7 @@ class DepthEncoder(nn.Module):
             pixels_BCHW = resize_like_midas(chunk_THWC.to(device), self.config)
             with torch.autocast(device.type, self._half_dtype(device), enabled=self.config.half_precision):
                 maps.append(self(pixels_BCHW).float())
-        return torch.cat(maps) if maps else torch.zeros(0, self.config.size, self.config.size, device=device)
+        return torch.cat(maps)
 
     def pictures(self, inverse_depth_THW: Tensor, side: int) -> Tensor:
         """Three-channel depth video [T, 3, side, side] in [0, 1] of ONE clip's maps [T, h, w], for CLIP."""
@@ -121,6 +126,7 @@ def normalized_depth(inverse_depth_THW: Tensor, config: DepthConfig) -> Tensor:
     approach and retreat visible; raw_scaled: divided by `raw_scale`, which keeps absolute distance.
     """
     if config.normalization == "raw_scaled":
+        assert config.raw_scale is not None  # checked by the config
         return (inverse_depth_THW / config.raw_scale).clamp(0, 1)
     if not inverse_depth_THW.numel():
         return inverse_depth_THW
@@ -148,7 +154,7 @@ def depth_scalars(inverse_depth_THW: Tensor) -> Tensor:
     num_frames, height, width = inverse_depth_THW.shape
     if not num_frames:
         return inverse_depth_THW.new_zeros(0, len(SCALAR_NAMES))
-    flat_TP = inverse_depth_THW.flatten(1)
+    flat_TP = inverse_depth_THW.flatten(1).contiguous()  # torch.median is wrong on expanded tensors
     centre_THW = inverse_depth_THW[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
     mean_T = flat_TP.mean(1)
     excess_TP = (flat_TP - flat_TP.median(0).values).clamp_min(0)
@@ -204,8 +210,8 @@ def tiny_depth(
         network.load(read_state(weights), weights)
     config = DepthConfig(
         TINY_DPT.name,
-        TINY_DPT.image_size,
-        TINY_DPT.size_multiple,
+        network.image_size,
+        network.size_multiple,
         raw_scale=1.0,
         normalization=normalization,
         half_precision=half_precision,
@@ -214,19 +220,26 @@ def tiny_depth(
 
 
 def midas_depth(
-    weights: str, variant: str = "dpt_hybrid_384", normalization: str = "per_frame", half_precision: bool = False
+    weights: str,
+    variant: str = "dpt_hybrid_384",
+    normalization: str = "per_frame",
+    raw_scale: float | None = None,
+    half_precision: bool = False,
 ) -> DepthEncoder:
-    """MiDaS v3 with the weights of its published file; `variant` is dpt_hybrid_384 or dpt_large_384."""
+    """MiDaS with the weights of its published file; `variant` is one of `MIDAS_VARIANTS`.
+
+    Raises ConfigError for another variant and WeightsError for a file that does not fit.
+    """
     if variant not in MIDAS_VARIANTS:
         raise ConfigError(f"There is no depth network {variant!r}.", remedy=f"Use one of {sorted(MIDAS_VARIANTS)}.")
-    architecture = MIDAS_VARIANTS[variant]
-    network = Dpt(architecture)
+    network = MIDAS_VARIANTS[variant]()
     network.load(read_state(weights, containers=("model",)), weights)
     config = DepthConfig(
         variant,
-        architecture.image_size,
-        architecture.size_multiple,
-        raw_scale=MIDAS_RAW_SCALE,
+        network.image_size,
+        network.size_multiple,
+        raw_scale=raw_scale,
+        resize="upper_bound" if variant == MidasSmall.name else "minimal",
         normalization=normalization,
         half_precision=half_precision,
         frames_per_batch=16,

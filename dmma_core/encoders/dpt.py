@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from dmma_core.encoders.loading import load_strictly
 from dmma_core.encoders.torchvision_shim import import_timm
 
-# In the published files, but without a part in the result: the classifier, and the skip unit where there is no skip.
-_UNUSED = ("pretrained.model.head.", "scratch.refinenet4.resConfUnit1.")
+# In the published files, but without a part in the result: the skip unit where there is no skip, and the classifier.
+UNUSED_IN_DECODER = "scratch.refinenet4.resConfUnit1."
+_UNUSED = (UNUSED_IN_DECODER, "pretrained.model.head.")
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ class DptConfig:
     num_blocks: int = 0
     num_heads: int = 0
     mlp_ratio: float = 4.0
-
-    @property
-    def size_multiple(self) -> int:
-        """Height and width of the input must be multiples of this, so that every grid is whole."""
-        return round(self.patch_size / min(1, *self.scales))
 
 
 DPT_HYBRID_384 = DptConfig(
@@ -99,13 +95,15 @@ class Dpt(nn.Module):
     def __init__(self, config: DptConfig) -> None:
         super().__init__()
         self.config = config
+        self.image_size = config.image_size
+        self.size_multiple = round(config.patch_size / min(1, *config.scales))  # so that every grid is whole
         self.pretrained = _Backbone(config)
         self.scratch = FusionDecoder(
             config.tap_channels, (config.num_features,) * 4, config.num_head_features, head_align_corners=True
         )
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        multiple, size = self.config.size_multiple, tuple(pixels_BCHW.shape[-2:])
+        multiple, size = self.size_multiple, tuple(pixels_BCHW.shape[-2:])
         if any(side % multiple or not side for side in size):
             raise ValueError(f"{self.config.name} takes sizes that are multiples of {multiple}, not {size}.")
         inverse_depth_BHW: Tensor = self.scratch(self.pretrained(pixels_BCHW), size)

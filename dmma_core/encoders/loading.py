@@ -79,14 +79,12 @@ def fill_with_random_weights(module: Module, seed: str) -> Module:
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
         noise = torch.randn(parameter.shape, generator=generator)
-        if "weight" in name and parameter.dim() >= 2:
-            value = noise / parameter[0].numel() ** 0.5
-        elif "weight" in name:
-            value = torch.ones_like(noise)
-        elif "embed" in name or "token" in name:
+        if "weight" not in name and ("embed" in name or "token" in name):
             value = 0.02 * noise
+        elif parameter.dim() >= 2:
+            value = noise / parameter[0].numel() ** 0.5
         else:
-            value = torch.zeros_like(noise)
+            value = torch.full_like(noise, float("weight" in name))
         with torch.no_grad():
             parameter.copy_(value)
     return module

@@ -1,0 +1,168 @@
+"""Depth: normalisations against their definitions, scalars against a scene whose distances are known, networks' sizes."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dmma_core.encoders.depth import (
+    MIDAS_VARIANTS,
+    NORMALIZATIONS,
+    SCALAR_NAMES,
+    DepthConfig,
+    DepthEncoder,
+    depth_pictures,
+    depth_scalars,
+    midas_depth,
+    midas_size,
+    normalized_depth,
+    resize_like_midas,
+    tiny_depth,
+)
+from dmma_core.encoders.dpt import TINY_DPT
+from dmma_core.encoders.loading import fill_with_random_weights
+from dmma_core.errors import ConfigError, WeightsError
+
+
+@pytest.fixture(scope="module")
+def encoder() -> DepthEncoder:
+    return fill_with_random_weights(tiny_depth(), "depth")
+
+
+def _config(normalization: str = "per_frame", **settings: float) -> DepthConfig:
+    return DepthConfig("test", 96, 32, normalization=normalization, raw_scale=2.0, **settings)  # type: ignore[arg-type]
+
+
+def _scene(distances_m: list[float], object_size: int = 12) -> Tensor:
+    """Inverse depth of a wall 50 m away behind a ground plane, with a square object that moves across, [T, 48, 48]."""
+    ground_H = (torch.arange(48) / 48 - 0.3).clamp_min(0) * 0.7
+    background_HW = ground_H.clamp_min(1 / 50)[:, None].expand(48, 48)
+    frames = []
+    for index, distance_m in enumerate(distances_m):
+        frame_HW = background_HW.clone()
+        left = 2 + 3 * index
+        patch = frame_HW[4 : 4 + object_size, left : left + object_size]
+        patch.copy_(patch.clamp_min(1 / distance_m))
+        frames.append(frame_HW)
+    return torch.stack(frames)
+
+
+def test_normalisations_are_what_they_say() -> None:
+    maps_THW = torch.tensor([[[0.0, 1.0], [1.0, 2.0]], [[1.0, 3.0], [2.0, 5.0]]])
+    frame = normalized_depth(maps_THW, _config("per_frame"))
+    torch.testing.assert_close(frame, torch.tensor([[[0, 0.5], [0.5, 1]], [[0, 0.5], [0.25, 1]]]))
+    torch.testing.assert_close(normalized_depth(maps_THW, _config("per_clip")), maps_THW / 5)
+    torch.testing.assert_close(normalized_depth(maps_THW, _config("raw_scaled")), (maps_THW / 2).clamp(max=1))
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_flat_map_and_an_empty_clip_stay_finite(normalization: str) -> None:
+    flat_THW = torch.zeros(2, 4, 4)
+    assert normalized_depth(flat_THW, _config(normalization)).eq(0).all()
+    assert normalized_depth(flat_THW[:0], _config(normalization)).shape == (0, 4, 4)
+    assert depth_scalars(flat_THW).isfinite().all()
+    assert depth_scalars(flat_THW[:0]).shape == (0, len(SCALAR_NAMES))
+
+
+def test_only_per_clip_and_raw_scaled_show_approach() -> None:
+    maps_THW = torch.tensor([1.0, 0.5])[:, None, None] * torch.linspace(0.1, 1, 16).reshape(1, 4, 4)
+    brightness = {name: normalized_depth(maps_THW, _config(name)).mean((1, 2)) for name in NORMALIZATIONS}
+    torch.testing.assert_close(brightness["per_frame"][0], brightness["per_frame"][1])
+    assert brightness["per_clip"][0] > 1.5 * brightness["per_clip"][1]
+    assert brightness["raw_scaled"][0] > 1.5 * brightness["raw_scaled"][1]
+
+
+def test_depth_pictures_have_three_equal_channels_of_the_wanted_size() -> None:
+    depth_THW = torch.linspace(0, 1, 2 * 64 * 64).reshape(2, 64, 64)
+    assert torch.equal(depth_pictures(depth_THW, 64)[:, 1], depth_THW)
+    pictures_TCHW = depth_pictures(depth_THW, 32)
+    assert pictures_TCHW.shape == (2, 3, 32, 32)
+    assert torch.equal(pictures_TCHW[:, 0], pictures_TCHW[:, 2])
+    torch.testing.assert_close(pictures_TCHW[:, 0].mean(), depth_THW.mean(), atol=1e-3, rtol=0)
+
+
+def test_scalars_follow_the_distance_of_the_moving_object() -> None:
+    distances_m = [20.0, 14.0, 10.0, 7.0, 5.0, 4.0, 3.0]
+    scalars_TK = depth_scalars(_scene(distances_m))
+    assert scalars_TK.shape == (len(distances_m), len(SCALAR_NAMES)) and scalars_TK.isfinite().all()
+    foreground_T = scalars_TK[:, SCALAR_NAMES.index("log_foreground")]
+    expected_T = -torch.tensor(distances_m).log()
+    torch.testing.assert_close(foreground_T, expected_T, atol=0.35, rtol=0)
+    assert all(later > earlier for earlier, later in pairwise(foreground_T.tolist()))
+
+
+def test_another_unit_only_shifts_the_logarithms_and_keeps_the_relative_spread() -> None:
+    maps_THW = _scene([8.0, 6.0, 4.0])
+    shift_TK = depth_scalars(100 * maps_THW) - depth_scalars(maps_THW)
+    expected_K = torch.tensor([0.0 if name == "relative_std" else math.log(100) for name in SCALAR_NAMES])
+    torch.testing.assert_close(shift_TK, expected_K.expand_as(shift_TK), atol=1e-3, rtol=0)
+
+
+def test_nothing_in_front_gives_the_mean() -> None:
+    scalars_TK = depth_scalars(_scene([9.0])[:1].expand(4, -1, -1))
+    mean, foreground = SCALAR_NAMES.index("log_mean"), SCALAR_NAMES.index("log_foreground")
+    torch.testing.assert_close(scalars_TK[:, mean], scalars_TK[:, foreground])
+
+
+def test_maps_are_batched_not_negative_and_of_the_networks_size(encoder: DepthEncoder) -> None:
+    frames_THWC = torch.randint(0, 256, (5, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    maps_THW = encoder.inverse_depth(frames_THWC)
+    assert maps_THW.shape == (5, 96, 96) and maps_THW.dtype == torch.float32 and maps_THW.min() >= 0
+    one_by_one = torch.cat([encoder.inverse_depth(frame_HWC[None]) for frame_HWC in frames_THWC])
+    torch.testing.assert_close(maps_THW, one_by_one, atol=1e-5, rtol=1e-5)
+    assert encoder.inverse_depth(frames_THWC[:, :48]).shape == (5, *midas_size(48, 96, encoder.config))
+    assert encoder.inverse_depth(frames_THWC[:0]).shape == (0, 96, 96)
+
+
+def test_half_precision_stays_near_full_precision(encoder: DepthEncoder) -> None:
+    frames_THWC = torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    half = DepthEncoder(DepthConfig("half", 96, 32, half_precision=True), encoder.network)
+    full_THW, half_THW = encoder.inverse_depth(frames_THWC), half.inverse_depth(frames_THWC)
+    assert half_THW.dtype == torch.float32
+    assert (full_THW - half_THW).abs().max() < 0.05 * full_THW.max()
+
+
+def test_the_fingerprint_follows_the_normalisation(encoder: DepthEncoder) -> None:
+    fingerprints = {DepthEncoder(_config(name), encoder.network).fingerprint() for name in NORMALIZATIONS}
+    assert len(fingerprints) == len(NORMALIZATIONS)
+
+
+def test_the_tiny_network_trains_and_is_small(encoder: DepthEncoder) -> None:
+    inverse_depth_BHW = encoder(torch.rand(1, 3, 96, 96))
+    inverse_depth_BHW.square().sum().backward()
+    unused = {name for name, value in encoder.network.named_parameters() if value.grad is None}
+    encoder.zero_grad()
+    assert unused == {"pretrained.model.norm.weight", "pretrained.model.norm.bias"}  # behind the last tap
+    assert sum(value.numel() for value in encoder.parameters()) < 350_000
+
+
+def test_the_size_table_of_narrow_pictures_and_the_upper_bound() -> None:
+    config = DepthConfig("x", 384, 32, resize="upper_bound")
+    assert midas_size(1080, 1920, config) == (224, 384)
+    with pytest.raises(ValueError, match="too narrow"):
+        midas_size(1, 5000, config)
+
+
+def test_a_frame_of_the_networks_size_is_not_resampled() -> None:
+    frames_THWC = torch.randint(0, 256, (1, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    pixels_BCHW = resize_like_midas(frames_THWC, _config())
+    assert torch.equal((pixels_BCHW * 255).round().byte().permute(0, 2, 3, 1), frames_THWC)
+
+
+def test_bad_settings_are_sentences(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="per_video"):
+        _config("per_video")
+    with pytest.raises(ConfigError, match="raw_scaled needs a scale"):
+        DepthConfig("dpt_hybrid_384", 384, 32, normalization="raw_scaled")
+    with pytest.raises(ConfigError, match="dpt_huge"):
+        midas_depth("none.pt", variant="dpt_huge")
+    assert set(MIDAS_VARIANTS) == {"dpt_hybrid_384", "dpt_large_384", "midas_v21_small_256"}
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match="do not fit MidasSmall"):
+        midas_depth(str(tmp_path / "other.pt"), variant="midas_v21_small_256")
+    with pytest.raises(ValueError, match="multiples of 32"):
+        fill_with_random_weights(tiny_depth(), "x").network(torch.zeros(1, 3, 100, 96))
+    assert TINY_DPT.patch_size == 8
