@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmma_core.data.manifest import Clip, Rejected, read_rows
+from dmma_core.errors import MediaError, StorageError
+from dmma_core.generation.pipeline import MARKER, GenerationFolder
+from dmma_core.storage import media, paths
+
+RATE_HZ = 16_000
+PLAN = {"checkpoint_sha256": "c", "weights": "ema", "features_fingerprint": "f", "split": "test"}
+
+
+def clip_named(clip_id: str, source_uri: str = "", has_video: bool = True) -> Clip:
+    return Clip(clip_id, "d", "test", "a bell", "t", source_uri, "s", 0.0, 1.0, has_video, True)
+
+
+@pytest.fixture
+def video_uri(tmp_path: Path) -> str:
+    uri = str(tmp_path / "source.mp4")
+    frames_THWC = np.random.default_rng(0).integers(0, 255, (25, 32, 32, 3), np.uint8)
+    media.write_video(uri, frames_THWC, 25.0, None, RATE_HZ)
+    return uri
+
+
+def folder_at(path: Path, plan: dict = PLAN, with_video: bool = True) -> GenerationFolder:
+    return GenerationFolder(str(path), dict(plan), ".flac", with_video)
+
+
+def test_sound_and_video_of_the_right_length_are_written(tmp_path: Path, video_uri: str) -> None:
+    folder = folder_at(tmp_path / "out")
+    clip = clip_named("a", video_uri)
+    wave_A = (0.1 * np.sin(np.arange(RATE_HZ + 300) / 20)).astype(np.float32)
+    assert not folder.is_done(clip)
+    folder.write(clip, wave_A, RATE_HZ)
+    assert folder.is_done(clip)
+    sound_A = media.decode_audio(str(tmp_path / "out" / "a.flac"), RATE_HZ)
+    assert sound_A.shape == (RATE_HZ,)
+    assert np.abs(sound_A - wave_A[:RATE_HZ]).max() < 1e-3
+    muxed_A = media.decode_audio(str(tmp_path / "out" / "a.mp4"), RATE_HZ)
+    assert np.abs(muxed_A).max() > 0.05
+
+
+def test_a_clip_without_picture_needs_no_video(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path / "out")
+    clip = clip_named("b", has_video=False)
+    folder.write(clip, np.zeros(RATE_HZ, np.float32), RATE_HZ)
+    assert folder.is_done(clip)
+    assert not (tmp_path / "out" / "b.mp4").exists()
+
+
+def test_a_vanished_source_is_a_reason_not_a_crash(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="is gone") as failure:
+        folder_at(tmp_path).write(clip_named("c", str(tmp_path / "absent.mp4")), np.zeros(RATE_HZ, np.float32), RATE_HZ)
+    assert failure.value.reason == "cannot_open"
+
+
+def test_one_folder_never_mixes_two_plans(tmp_path: Path) -> None:
+    folder_at(tmp_path).begin()
+    folder_at(tmp_path).begin()
+    with pytest.raises(StorageError, match="another checkpoint or other settings"):
+        folder_at(tmp_path, {**PLAN, "checkpoint_sha256": "other"}).begin()
+
+
+def test_the_marker_lists_what_was_made_and_the_failures_their_reasons(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    folder.begin()
+    failures = [Rejected("b", "b.mp4", "cannot_open", "Gone.")]
+    folder.complete(["b", "a"], failures)
+    record = paths.read_json(str(tmp_path / MARKER))
+    assert record["clips"] == ["a"]
+    assert record["num_failures"] == 1
+    assert read_rows(str(tmp_path / "failures.parquet"), Rejected) == failures
