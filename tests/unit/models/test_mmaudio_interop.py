@@ -1,0 +1,88 @@
+"""Published state dicts: what is accepted, what is refused, and in which words."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dmma_core.errors import CheckpointError
+from dmma_core.models.mmaudio_interop import from_official, official_shapes, recognise, to_official, unwrap
+from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.presets import mmdit_config
+from helpers.conditions import random_features, shaken, short_config
+
+CONFIG = replace(short_config(), learned_empty_text=False)
+DEEP = replace(CONFIG, depth="rgb_like", deepmmaudio=True)
+
+
+def official(config: MMDiTConfig = CONFIG) -> dict[str, torch.Tensor]:
+    return to_official(shaken(MMDiT(config)))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("config", [CONFIG, DEEP], ids=["baseline", "deepmmaudio"])
+def test_there_and_back(config: MMDiTConfig, version: int) -> None:
+    config = replace(config, version=version)
+    model = shaken(MMDiT(config))
+    again = from_official(to_official(model), config)
+    state = again.state_dict()
+    assert all(torch.equal(value, state[name]) or value.isnan().all() for name, value in model.state_dict().items())
+    assert not again.empty_text.requires_grad
+    assert again.empty_rgb.requires_grad
+
+
+@pytest.mark.parametrize("wrapper", ["weights", "ema"])
+def test_wrapped_half_precision_states_with_old_tables_are_accepted(wrapper: str) -> None:
+    plain = official()
+    old = {name: value.half() for name, value in plain.items()}
+    old |= {"latent_rot": torch.zeros(3), "clip_rot": torch.zeros(3), "t_embed.freqs": torch.zeros(3)}
+    model = from_official({wrapper: old, "it": 300_000}, CONFIG)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    expected = from_official({name: value.half().float() for name, value in plain.items()}, CONFIG)
+    features = random_features(CONFIG)
+    latent, time = torch.randn(2, 31, 40), torch.rand(2)
+    with torch.inference_mode():
+        assert torch.equal(model(latent, time, features), expected(latent, time, features))
+
+
+def test_missing_unexpected_and_misshapen_are_listed() -> None:
+    state = official()
+    del state["sync_pos_emb"]
+    state["surprise"] = torch.zeros(1)
+    state["clip_cond_proj.bias"] = torch.zeros(3)
+    with pytest.raises(CheckpointError) as raised:
+        from_official(state, CONFIG)
+    text = str(raised.value)
+    assert "1 missing (sync_pos_emb)" in text
+    assert "1 unexpected (surprise)" in text
+    assert "clip_cond_proj.bias (3,) instead of (64,)" in text
+
+
+def test_another_variant_is_named() -> None:
+    shapes = official_shapes(mmdit_config("small_16k"))
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    assert recognise(state)[0] == "small_16k"
+    with pytest.raises(CheckpointError, match="It is a small_16k checkpoint"):
+        from_official(state, mmdit_config("small_44k"))
+    del state["latent_mean"]
+    with pytest.raises(CheckpointError, match=r"nearest is small_16k: 1 missing \(latent_mean\)"):
+        recognise(state)
+
+
+def test_a_baseline_checkpoint_becomes_a_depth_network() -> None:
+    baseline = shaken(MMDiT(CONFIG))
+    config = replace(CONFIG, depth="rgb_like", fusion="sum")
+    model = from_official(to_official(baseline), config)
+    features, latent, time = random_features(config), torch.randn(2, 31, 40), torch.rand(2)
+    with torch.inference_mode():
+        assert torch.equal(model(latent, time, features), baseline(latent, time, features))
+
+
+def test_own_depth_has_no_published_form() -> None:
+    with pytest.raises(CheckpointError, match="no published form"):
+        to_official(MMDiT(replace(CONFIG, depth="rgb_like")))
+
+
+def test_a_file_without_a_network_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="holds no network"):
+        unwrap({"optimizer": {"lr": 1}})

@@ -1,0 +1,85 @@
+"""Presets, first values, and a depth network made from a baseline."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dmma_core.errors import ConfigError
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.presets import (
+    PRESETS,
+    config_for_features,
+    depth_from_baseline,
+    initialise,
+    mmdit_config,
+    parameter_count,
+)
+from helpers.conditions import random_features, shaken, short_config
+from helpers.features import synthetic_schema
+
+DEPTHS = [(depth, fusion) for depth in ("rgb_like", "scalars", "both") for fusion in ("concat", "sum", "gated")]
+
+
+@pytest.mark.parametrize(("depth", "fusion"), DEPTHS)
+def test_depth_from_baseline_computes_the_baseline_until_trained(depth: str, fusion: str) -> None:
+    baseline = shaken(MMDiT(short_config()))
+    model = depth_from_baseline(baseline, short_config(depth, fusion))
+    features = random_features(model.config)
+    latent, time = torch.randn(2, 31, 40), torch.rand(2)
+    with torch.inference_mode():
+        expected = baseline(latent, time, replace(features, depth_scalars_BTK=features.depth_scalars_BTK[..., :0]))
+        assert torch.equal(model(latent, time, features), expected)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(latent, time, features).square().mean().backward()
+    optimiser.step()
+    other = replace(features, depth_BTD=features.depth_BTD.flip(1), depth_scalars_BTK=features.depth_scalars_BTK * 3)
+    with torch.inference_mode():
+        assert not torch.equal(model(latent, time, features), model(latent, time, other))
+
+
+def test_depth_from_baseline_refuses_another_network() -> None:
+    baseline = MMDiT(short_config())
+    with pytest.raises(ConfigError, match="more than depth and fusion"):
+        depth_from_baseline(baseline, replace(short_config("rgb_like"), hidden_width=128))
+
+
+@pytest.mark.parametrize(("depth", "fusion"), DEPTHS)
+def test_both_arms_start_alike(depth: str, fusion: str) -> None:
+    baseline, model = MMDiT(short_config()), MMDiT(short_config(depth, fusion))
+    initialise(baseline, seed=3)
+    initialise(model, seed=3)
+    start, depth_start = dict(baseline.named_parameters()), dict(model.named_parameters())
+    assert set(start) < set(depth_start)
+    assert all(torch.equal(start[name], depth_start[name]) for name in start)
+    initialise(baseline, seed=4)
+    assert not torch.equal(baseline.latent_in.first.weight, model.latent_in.first.weight)
+
+
+def test_a_fresh_network_predicts_no_velocity() -> None:
+    model = MMDiT(short_config("both"))
+    initialise(model, seed=0)
+    assert not model(torch.randn(2, 31, 40), torch.rand(2), random_features(model.config)).any()
+
+
+def test_features_decide_the_sizes() -> None:
+    schema = synthetic_schema(duration_s=2.0)
+    config = config_for_features("tiny", schema, "both", "gated")
+    assert (config.latent_length, config.latent_width) == schema.spec("latent_mean").shape
+    assert (config.sync_length, config.sync_width) == schema.spec("sync").shape
+    assert config.num_depth_scalars == len(schema.depth_scalar_names)
+    with pytest.raises(ConfigError, match="width 1024"):
+        config_for_features("small_44k", schema)
+
+
+def test_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="small_16k"):
+        mmdit_config("huge")
+
+
+def test_tiny_stays_tiny_and_depth_costs_little() -> None:
+    for preset in PRESETS:
+        whole, trainable = parameter_count(mmdit_config(preset))
+        with_depth, _ = parameter_count(mmdit_config(preset, depth="both", num_depth_scalars=8))
+        assert trainable <= whole < with_depth < 1.03 * whole
+    assert parameter_count(mmdit_config("tiny"))[0] < 2_500_000
