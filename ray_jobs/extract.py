@@ -5,6 +5,7 @@ set once, or in its rejected list with the reason.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from dmma_core.storage import paths
 from ray_jobs.job import Job
 from ray_jobs.runtime import connect, plain_errors
 from ray_jobs.stages.decode import DecodeStage
-from ray_jobs.stages.encode import BundleDescription, EncodeStage, LoadBundle, describe_bundle, encode_captions
+from ray_jobs.stages.encode import BundleDescription, EncodeStage, LoadBundle, describe_bundle
 from ray_jobs.stages.write import write_encoded
 
 _log = logging.getLogger(__name__)
@@ -73,15 +74,15 @@ def extract(config: ExtractConfig, load: LoadBundle) -> None:
     extraction.check_folder(config.out_uri, manifest, config.clips_per_shard, config.bundle)
     with connect(), plain_errors():
         pool = _pool(config)
-        bundle = ray.get(ray.remote(describe_bundle).options(**pool.resources).remote(load))
+        captions = {} if extraction.has_captions(config.out_uri) else extraction.captions_of(manifest)
+        bundle = ray.get(ray.remote(describe_bundle).options(**pool.resources).remote(load, captions))
         shards = extraction.open_folder(config.out_uri, manifest, bundle.schema, config.clips_per_shard)
         if extraction.is_finished(config.out_uri):
             _log.info("%s is complete already; nothing to do.", config.out_uri)
             return
-        captions = _start_captions(config, manifest, pool, load)
+        if captions:
+            extraction.write_text_features(config.out_uri, manifest, bundle.schema, bundle.text)
         _extract_shards(config, shards, bundle, pool, load)
-        if captions is not None:
-            extraction.write_text_features(config.out_uri, manifest, bundle.schema, ray.get(captions))
     complete_features(config.out_uri, manifest, bundle.schema, shards)
     _report(config.out_uri, manifest)
 
@@ -145,19 +146,13 @@ def _encoded(
     )
 
 
-def _start_captions(config: ExtractConfig, manifest: Manifest, pool: _Pool, load: LoadBundle) -> ray.ObjectRef | None:
-    """Begin encoding the distinct captions beside the clips, unless they are stored already."""
-    if extraction.has_captions(config.out_uri):
-        return None
-    task = ray.remote(encode_captions).options(**pool.resources)
-    return task.remote(load, extraction.captions_of(manifest))
-
-
 def _pool(config: ExtractConfig) -> _Pool:
     resources = ray.cluster_resources()
     if num_gpus := resources.get("GPU", 0):
         return _Pool(config.num_encoders or max(1, int(num_gpus / config.gpus_per_encoder)), config.gpus_per_encoder)
-    return _Pool(config.num_encoders or max(1, int(resources.get("CPU", 1)) // 2), 0)
+    # Both stages then ask for the same, one core, and Ray Data lets every actor do its own decoding.
+    cores = min(int(resources.get("CPU", 1)), (os.cpu_count() or 1) * len(ray.nodes()))
+    return _Pool(config.num_encoders or max(1, cores), 0)
 
 
 def _loader(config: ExtractConfig, duration_s: float, device: str) -> LoadBundle:

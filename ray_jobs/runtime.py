@@ -23,7 +23,6 @@ _LOCAL_ENVIRONMENT = {
     "RAY_enable_metrics_collection": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DEDUP_LOGS": "1",
 }
 
 

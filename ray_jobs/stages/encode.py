@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from dmma_core.data.feature_schema import FeatureSchema
@@ -28,28 +27,24 @@ _CAPTIONS_PER_BATCH = 64
 
 @dataclass(frozen=True)
 class BundleDescription:
-    """What the driver must know of a bundle without holding it: its schema and what it wants decoded."""
+    """What the driver must know of a bundle without holding it: its schema, what it wants decoded, and text features."""
 
     schema: FeatureSchema
     frame_requests: tuple[FrameRequest, ...]
+    text: Mapping[str, Array]
 
 
-def describe_bundle(load: LoadBundle) -> BundleDescription:
-    """Load the bundle where it will work and say what it is."""
-    bundle = load()
-    return BundleDescription(bundle.schema, tuple(bundle.frame_requests))
-
-
-def encode_captions(load: LoadBundle, captions: Mapping[str, str]) -> dict[str, Array]:
-    """Text features [N, D] by caption_id, each distinct caption once."""
+def describe_bundle(load: LoadBundle, captions: Mapping[str, str]) -> BundleDescription:
+    """Load the bundle where it will work, say what it is, and encode `captions` (caption_id to text), each once."""
     bundle = load()
     keys = sorted(captions)
-    features: dict[str, Array] = {}
+    text: dict[str, Array] = {}
     for start in range(0, len(keys), _CAPTIONS_PER_BATCH):
         batch = keys[start : start + _CAPTIONS_PER_BATCH]
         encoded = bundle.encode_text([captions[key] for key in batch])
-        features |= {key: np.asarray(value) for key, value in zip(batch, encoded, strict=True)}
-    return features
+        stored = encoded.astype(bundle.schema.text.dtype)
+        text |= dict(zip(batch, stored, strict=True))
+    return BundleDescription(bundle.schema, tuple(bundle.frame_requests), text)
 
 
 class EncodeStage:

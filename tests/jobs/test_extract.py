@@ -1,6 +1,11 @@
 """Manifest to features on a real Ray: every clip once, whatever happens in between."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -158,3 +163,28 @@ def test_extraction_on_a_bucket(ray_cluster: None, extracted: ExtractConfig, cli
     for row in range(NUM_CLIPS):
         for name, value in local.read(row).items():
             np.testing.assert_array_equal(remote.read(row)[name], value)
+
+
+def test_a_killed_run_goes_on_with_every_clip_once(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:
+    manifest_of(f"{tmp_path}/manifest", clips)
+    features = tmp_path / "features"
+    process = subprocess.Popen(
+        (sys.executable, "-m", "helpers.extract_alone", str(tmp_path), str(DURATION_S)),
+        cwd=ROOT / "tests",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "tests"), str(ROOT)))},
+    )
+    try:
+        deadline_s = time.monotonic() + 300
+        while not (done := sorted(features.glob("part-*.json"))):
+            assert process.poll() is None and time.monotonic() < deadline_s
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(done) < NUM_CLIPS and not (features / "FEATURES.json").exists()
+    before = {path.with_suffix(".parquet"): path.stat().st_mtime_ns for path in done}
+    extract(configure(tmp_path, clips_per_shard=1, clips_per_batch=1), LOAD)
+    store = FeatureStore(str(features))
+    store.verify()
+    assert store.clips == clips
+    assert all(path.with_suffix(".json").stat().st_mtime_ns == stamp for path, stamp in before.items())
