@@ -97,9 +97,7 @@ def test_onsets_and_their_scores(onsets):
             if delta == "0.3":
                 raw = onset_detection.detect_onsets(audio_A, 0.3)
                 assert raw.tolist() == meta["clips"][clip["name"]]["raw_onsets_delta0.3"]
-            scores = onset_scores.score_onsets(
-                audio_A, known_s, float(delta), float(delta), stop_when_exhausted=True
-            )
+            scores = onset_scores.score_onsets(audio_A, known_s, float(delta), float(delta), stop_when_exhausted=True)
             assert list(scores.expected) == clip["y_gt"]
             np.testing.assert_allclose(scores.confidence, clip["y_pred"], atol=1e-6)
             overall.append((scores.accuracy, scores.average_precision, scores.f1))

@@ -23,7 +23,8 @@ def levels_dbfs(
     """
     centres = np.round(np.asarray(times_s, np.float64) * sample_rate_hz).astype(np.int64)
     rms = _rms_around(audio_A, centres, max(round(window_s * sample_rate_hz), 1), cut_at_edges=True)
-    return 20 * np.log10(rms.clip(min=10 ** (SILENCE_DBFS / 20)))
+    levels: Float = 20 * np.log10(rms.clip(min=10 ** (SILENCE_DBFS / 20)))
+    return levels
 
 
 def envelope_l1(generated_A: NDArray[np.floating], reference_A: NDArray[np.floating]) -> float:

@@ -35,7 +35,6 @@ def frechet_distances_of_resamples(
 
     The rows of both sets belong to the same clips. Equals `frechet_distance` of the repeated rows.
     """
-    generated_BD, reference_BD = np.asarray(generated_BD, np.float64), np.asarray(reference_BD, np.float64)
     mean_g_RD, covariance_g_RDD = _weighted_moments(generated_BD, counts_RB)
     mean_r_RD, covariance_r_RDD = _weighted_moments(reference_BD, counts_RB)
     eigenvalues_RD, vectors_RDD = np.linalg.eigh(covariance_r_RDD)
@@ -58,9 +57,9 @@ def _mean_and_root(embeddings_BD: NDArray[np.floating]) -> tuple[Float, Float]:
     return mean_D, root_DD
 
 
-def _weighted_moments(x_BD: Float, counts_RB: NDArray[np.integer]) -> tuple[Float, Float]:
+def _weighted_moments(x_BD: NDArray[np.floating], counts_RB: NDArray[np.integer]) -> tuple[Float, Float]:
     """Means [R, D] and unbiased covariances [R, D, D] of x's rows repeated by `counts_RB`."""
-    num_clips = len(x_BD)
+    x_BD, num_clips = np.asarray(x_BD, np.float64), len(x_BD)
     centred_BD = x_BD - x_BD.mean(axis=0)  # against cancellation in the covariance
     weights_RB = counts_RB.astype(np.float64)
     mean_RD = weights_RB @ centred_BD / num_clips

@@ -3,6 +3,8 @@
 Source: Salimans et al. 2016 (arXiv:1606.03498, section 4). Needs no ground truth.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, xlogy
@@ -21,11 +23,11 @@ def inception_score(
     """
     if not 1 <= num_splits <= len(logits_BG):
         raise ValueError(f"{len(logits_BG)} sounds cannot be split into {num_splits} parts.")
-    logits_BG = np.asarray(logits_BG, np.float64)
+    logits_BG = np.asarray(logits_BG)
     if shuffle_seed is not None:
         logits_BG = logits_BG[np.random.RandomState(shuffle_seed).permutation(len(logits_BG))]
     edges = [len(logits_BG) * i // num_splits for i in range(num_splits + 1)]
-    scores = [_score_of_part(logits_BG[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    scores = [_score_of_part(logits_BG[start:end]) for start, end in pairwise(edges)]
     return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -39,5 +41,5 @@ def inception_scores_of_resamples(logits_BG: NDArray[np.floating], counts_RB: ND
     return scores_R
 
 
-def _score_of_part(logits_BG: Float) -> float:
+def _score_of_part(logits_BG: NDArray[np.floating]) -> float:
     return float(inception_scores_of_resamples(logits_BG, np.ones((1, len(logits_BG)), np.int64))[0])

@@ -48,7 +48,7 @@ def onset_strength(audio_A: NDArray[np.floating]) -> Float:
         pad_mode="constant",
         return_complex=True,
     )
-    mel_MF = _mel_basis_MK() @ spectrum.abs().square()
+    mel_MF = _mel_basis() @ spectrum.abs().square()
     level_MF = 10 * mel_MF.clamp(min=1e-10).log10()
     level_MF = level_MF.clamp(min=float(level_MF.max()) - _DYNAMIC_RANGE_DB)
     rise_F = (level_MF[:, 1:] - level_MF[:, :-1]).clamp(min=0).mean(dim=0)
@@ -72,5 +72,5 @@ def _pick_peaks(flux_F: Float, threshold: float) -> NDArray[np.int64]:
 
 
 @cache
-def _mel_basis_MK() -> torch.Tensor:
+def _mel_basis() -> torch.Tensor:
     return slaney_mel_basis(MelConfig(SAMPLE_RATE_HZ, NUM_MELS, FFT_SIZE, HOP_SAMPLES, SAMPLE_RATE_HZ / 2, "e"))

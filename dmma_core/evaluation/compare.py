@@ -1,0 +1,164 @@
+"""Two reports over the same clips become one comparison: differences, intervals, verdicts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dmma_core.errors import DmmaError
+from dmma_core.evaluation.bootstrap import Interval, Statistic, mean_of, paired_interval
+from dmma_core.evaluation.catalogue import METRICS, MetricSpec
+from dmma_core.evaluation.report_file import Report
+from dmma_core.evaluation.set_metrics import set_statistics
+
+BETTER, WORSE, UNDECIDED = "better", "worse", "no difference shown"
+FEW_CLIPS = 30
+
+
+class ComparisonError(DmmaError):
+    """Two reports whose numbers must not be put side by side."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric: value of both arms and of the ground truth (None where it has none), difference and verdict.
+
+    `first` is the baseline's value, `second` the other arm's; the interval is of second - first.
+    """
+
+    spec: MetricSpec
+    first: float
+    second: float
+    ground_truth: float | None
+    interval: Interval
+    num_clips: int
+
+    @property
+    def verdict(self) -> str:
+        """BETTER, WORSE or UNDECIDED for the second arm."""
+        if self.interval.holds_zero:
+            return UNDECIDED
+        return BETTER if (self.interval.difference > 0) == (self.spec.better == "higher") else WORSE
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, what could not be computed and why, and what a reader must know besides the numbers."""
+
+    first: Report
+    second: Report
+    rows: tuple[Row, ...]
+    unavailable: dict[str, str]
+    notes: tuple[str, ...]
+    num_resamples: int
+    seed: int
+
+    def with_verdict(self, verdict: str) -> list[Row]:
+        return [row for row in self.rows if row.verdict == verdict]
+
+
+def require_comparable(first: Report, second: Report) -> None:
+    """Raises ComparisonError, in a sentence, where clips, split, features or evaluator differ."""
+    a, b = first.record, second.record
+    if a["evaluator"]["fingerprint"] != b["evaluator"]["fingerprint"]:
+        differing = [key for key in ("version", "settings", "networks") if a["evaluator"][key] != b["evaluator"][key]]
+        raise ComparisonError(
+            f"{first.uri} and {second.uri} were measured by different evaluators: {' and '.join(differing)} differ "
+            f"({', '.join(str(a['evaluator'][key]) for key in differing)} against "
+            f"{', '.join(str(b['evaluator'][key]) for key in differing)}).",
+            remedy="Run `dmma evaluate` for both with the same settings.",
+        )
+    if a["split"] != b["split"]:
+        raise ComparisonError(
+            f"{first.uri} is over the split {a['split']!r}, {second.uri} over {b['split']!r}.",
+            remedy="Generate and evaluate the same split for both.",
+        )
+    if a["features_fingerprint"] != b["features_fingerprint"]:
+        raise ComparisonError(
+            f"{first.uri} and {second.uri} rest on different feature sets ({a['features_uri']}, {b['features_uri']}).",
+            remedy="Generate both arms from the same feature set.",
+        )
+    if a["clip_ids"] != b["clip_ids"]:
+        only_first, only_second = (sorted(set(x) - set(y)) for x, y in _both_ways(a["clip_ids"], b["clip_ids"]))
+        raise ComparisonError(
+            f"{first.uri} and {second.uri} are over different clips: {_some(only_first)} only in the first, "
+            f"{_some(only_second)} only in the second.",
+            remedy="See both failures.parquet; run `dmma generate` again until both hold the same clips.",
+        )
+
+
+def compare(first: Report, second: Report, num_resamples: int = 10_000, seed: int = 0) -> Comparison:
+    """Difference second - first of every metric with its paired bootstrap interval over clips.
+
+    Raises ComparisonError where the reports must not be compared or hold fewer than two clips.
+    """
+    require_comparable(first, second)
+    if len(first.clip_ids) < 2:
+        raise ComparisonError(
+            f"{first.uri} holds {len(first.clip_ids)} clip.", remedy="Compare at least two clips; hundreds tell more."
+        )
+    rows: list[Row] = []
+    unavailable: dict[str, str] = {}
+    set_first, missing = set_statistics(first.set_arrays())
+    set_second, _ = set_statistics(second.set_arrays())
+    for spec in METRICS:
+        if spec.name in missing or spec.name in first.record["unavailable"]:
+            unavailable[spec.name] = missing.get(spec.name, first.record["unavailable"].get(spec.name, ""))
+            continue
+        if spec.per_clip:
+            statistics, num_clips = _clip_statistics(first, second, spec.name)
+        else:
+            statistics, num_clips = (set_first[spec.name], set_second[spec.name]), len(first.clip_ids)
+        if statistics is None:
+            unavailable[spec.name] = "fewer than two clips have it in both reports"
+            continue
+        interval = paired_interval(*statistics, num_clips, num_resamples, seed)
+        rows.append(_row(spec, first, second, interval, num_clips))
+    return Comparison(first, second, tuple(rows), unavailable, tuple(_notes(first, second)), num_resamples, seed)
+
+
+def _clip_statistics(first: Report, second: Report, name: str) -> tuple[tuple[Statistic, Statistic] | None, int]:
+    values = np.stack([first.values(name), second.values(name)])
+    values = values[:, np.isfinite(values).all(axis=0)]
+    if values.shape[1] < 2:
+        return None, values.shape[1]
+    return (mean_of(values[0]), mean_of(values[1])), values.shape[1]
+
+
+def _row(spec: MetricSpec, first: Report, second: Report, interval: Interval, num_clips: int) -> Row:
+    aggregates = [report.record["aggregates"][spec.name] for report in (first, second)]
+    return Row(
+        spec,
+        aggregates[0]["generated"],
+        aggregates[1]["generated"],
+        aggregates[0].get("ground_truth"),
+        interval,
+        num_clips,
+    )
+
+
+def _notes(first: Report, second: Report) -> list[str]:
+    a, b = first.record, second.record
+    notes = [
+        "One training run per arm: the intervals say how much the choice of clips matters, not how much another "
+        "training seed would."
+    ]
+    if len(first.clip_ids) < FEW_CLIPS:
+        notes.append(
+            f"Only {len(first.clip_ids)} clips: intervals are wide and percentile intervals a little too narrow."
+        )
+    for key, what in (("step", "training steps"), ("weights", "weights"), ("sampling", "sampling settings")):
+        if a[key] != b[key]:
+            notes.append(f"The arms differ in their {what}: {a[key]} ({first.arm}) against {b[key]} ({second.arm}).")
+    if not a["rendered_clips"]:
+        notes.append("Real clips: distances and onsets are not known, so the distance test cannot be made.")
+    return notes
+
+
+def _both_ways(x: Sequence[str], y: Sequence[str]) -> tuple[tuple[Sequence[str], Sequence[str]], ...]:
+    return (x, y), (y, x)
+
+
+def _some(clip_ids: Sequence[str]) -> str:
+    shown = ", ".join(clip_ids[:3])
+    return f"{len(clip_ids)} ({shown}{', …' if len(clip_ids) > 3 else ''})" if clip_ids else "none"

@@ -1,0 +1,40 @@
+"""Networks that metrics rest on: the interface, and the tiny tagger behind it."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dmma_core.evaluation.catalogue import NETWORK
+from dmma_core.evaluation.tagger import SAMPLE_RATE_HZ, load_tagger, tagger_sha256
+
+Float = NDArray[np.float32]
+
+
+class MetricNetwork(Protocol):
+    """Turns a sound into one embedding and class logits. `name` ends the names of its metrics, `sha256` is its weights'."""
+
+    name: str
+    sample_rate_hz: int
+    sha256: str
+
+    def embed(self, audio_A: Float) -> tuple[Float, Float]:
+        """Embedding [D] and logits [G] of a mono sound at `sample_rate_hz`."""
+        ...
+
+
+class TinyTaggerNetwork:
+    """The tiny tagger on the CPU. Raises WeightsError where it was not trained yet."""
+
+    name = NETWORK
+    sample_rate_hz = SAMPLE_RATE_HZ
+
+    def __init__(self) -> None:
+        self._tagger = load_tagger()
+        self.sha256 = tagger_sha256()
+
+    @torch.inference_mode()
+    def embed(self, audio_A: Float) -> tuple[Float, Float]:
+        tagged = self._tagger(torch.from_numpy(audio_A)[None])
+        return tagged.embedding_BD[0].numpy(), tagged.logits_BG[0].numpy()

@@ -1,0 +1,79 @@
+"""The report of one arm: `<arm>.json` (rows, aggregates, provenance) and, beside it, `<arm>.safetensors` (embeddings)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from dmma_core.errors import SchemaError
+from dmma_core.evaluation.set_metrics import SetArrays
+from dmma_core.storage import paths
+from dmma_core.storage.tensor_files import read_tensors, write_tensors
+
+SCHEMA_VERSION = 1
+_ARRAYS = ("embedding", "logits", "true_embedding", "true_logits")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report as read. `record` is its JSON; `uri` where it lies."""
+
+    uri: str
+    record: dict[str, Any]
+
+    @property
+    def arm(self) -> str:
+        return str(self.record["arm"])
+
+    @property
+    def clip_ids(self) -> list[str]:
+        return [row["clip_id"] for row in self.record["rows"]]
+
+    @cached_property
+    def _arrays(self) -> dict[str, Any]:
+        uri = arrays_uri(self.uri)
+        if paths.sha256_of(uri) != self.record["arrays_sha256"]:
+            raise SchemaError(f"{uri} doesn't belong to {self.uri}.", remedy="Run `dmma evaluate` again.")
+        return {name: tensor.numpy() for name, tensor in read_tensors(uri).items()}
+
+    def values(self, metric: str, side: str = "generated") -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Per-clip values [B] of a metric, NaN where it has none. `side` is "generated" or "ground_truth"."""
+        return np.array([row[side].get(metric, np.nan) for row in self.record["rows"]], np.float64)
+
+    def set_arrays(self, side: str = "generated") -> SetArrays:
+        prefix = "" if side == "generated" else "true_"
+        return SetArrays(
+            self._arrays[f"{prefix}embedding"],
+            self._arrays[f"{prefix}logits"],
+            self._arrays["true_embedding"],
+            self.values("mean_level_dbfs", side),
+            self.values("mean_inverse_distance_per_m", side),
+        )
+
+
+def arrays_uri(report_uri: str) -> str:
+    return report_uri.removesuffix(".json") + ".safetensors"
+
+
+def write_report(uri: str, record: Mapping[str, Any], arrays: Mapping[str, Any]) -> Report:
+    """Write arrays, then the JSON that names their sha256."""
+    assert set(arrays) == set(_ARRAYS)
+    write_tensors(arrays_uri(uri), {name: torch.from_numpy(value) for name, value in arrays.items()})
+    full = {**record, "schema_version": SCHEMA_VERSION, "arrays_sha256": paths.sha256_of(arrays_uri(uri))}
+    paths.write_json(uri, full)
+    return Report(uri, full)
+
+
+def read_report(uri: str) -> Report:
+    """Raises StorageError where it is absent, SchemaError where it is of another version."""
+    record = paths.read_json(uri)
+    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
+        found = record.get("schema_version") if isinstance(record, dict) else None
+        raise SchemaError(
+            f"{uri} has schema version {found!r}, this DMMA reads {SCHEMA_VERSION}.",
+            remedy="Run `dmma evaluate` again.",
+        )
+    return Report(uri, record)

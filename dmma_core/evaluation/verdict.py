@@ -1,0 +1,106 @@
+"""A comparison in words and as tables: verdict sentences, Markdown, JSON."""
+
+from typing import Any
+
+from dmma_core.evaluation.compare import BETTER, UNDECIDED, WORSE, Comparison, Row
+from dmma_core.provenance import provenance
+
+SCHEMA_VERSION = 1
+ARROWS = {"higher": "↑", "lower": "↓"}
+
+
+def overall_verdict(comparison: Comparison) -> str:
+    """One or two sentences on all metrics together, with the number of intervals that miss zero by chance alone."""
+    first, second, total = comparison.first.arm, comparison.second.arm, len(comparison.rows)
+    if not total:
+        return "No metric could be computed; see the reasons below."
+    parts = [
+        f"{word} than {first} on {len(rows)} ({', '.join(row.spec.short for row in rows)})"
+        for word, rows in ((word, comparison.with_verdict(word)) for word in (BETTER, WORSE))
+        if rows
+    ]
+    if not parts:
+        return f"No difference shown: on none of {total} metrics does the 95 % interval of {second} minus {first} exclude zero."
+    undecided = len(comparison.with_verdict(UNDECIDED))
+    verdict = f"Of {total} metrics, {second} is {' and '.join(parts)}"
+    verdict += f"; on the other {undecided} no difference is shown." if undecided else "."
+    return f"{verdict} By chance alone about {0.05 * total:.1f} of {total} such intervals would exclude zero."
+
+
+def verdict_of(row: Row, comparison: Comparison) -> str:
+    """One sentence on one metric."""
+    second, first = comparison.second.arm, comparison.first.arm
+    size = f"{signed(row.interval.difference)} [{signed(row.interval.low)}, {signed(row.interval.high)}]"
+    if row.verdict == UNDECIDED:
+        return f"No difference shown: {size} holds zero."
+    return f"{second.capitalize()} is {row.verdict} than {first}: {size}."
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent for the usual range."""
+    if value is None:
+        return "–"
+    if abs(value) < 1e-6:
+        return "0"
+    if not 1e-4 <= abs(value) < 1e5:
+        return f"{value:.1e}".replace("-", "−")
+    decimals = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
+    return f"{value:.{4 if abs(value) < 0.1 and value else decimals}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    return number(value) if value <= 0 else f"+{number(value)}"
+
+
+def table_markdown(comparison: Comparison) -> str:
+    """The comparison as a Markdown table with the verdict above and everything that could not be computed below."""
+    first, second = comparison.first.arm, comparison.second.arm
+    lines = [
+        f"**{overall_verdict(comparison)}**",
+        "",
+        f"| metric | better | {first} | {second} | ground truth | {second} − {first} (95 % interval) | clips | verdict |",
+        "|---|:-:|--:|--:|--:|--:|--:|---|",
+    ]
+    for row in comparison.rows:
+        interval = f"{signed(row.interval.difference)} [{signed(row.interval.low)}, {signed(row.interval.high)}]"
+        lines.append(
+            f"| {row.spec.name} | {ARROWS[row.spec.better]} | {number(row.first)} | {number(row.second)} "
+            f"| {number(row.ground_truth)} | {interval} | {row.num_clips} | {row.verdict} |"
+        )
+    lines += ["", *(f"- {note}" for note in comparison.notes)]
+    lines += [f"- {name} is not given: {reason}." for name, reason in comparison.unavailable.items()]
+    return "\n".join(lines) + "\n"
+
+
+def table_record(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as JSON: everything that table.md says, in full precision."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": overall_verdict(comparison),
+        "arms": [comparison.first.arm, comparison.second.arm],
+        "reports": [comparison.first.uri, comparison.second.uri],
+        "clip_ids": comparison.first.clip_ids,
+        "split": comparison.first.record["split"],
+        "evaluator": comparison.first.record["evaluator"],
+        "bootstrap": {"num_resamples": comparison.num_resamples, "seed": comparison.seed, "level": 0.95},
+        "metrics": [
+            {
+                "name": row.spec.name,
+                "better": row.spec.better,
+                "unit": row.spec.unit,
+                comparison.first.arm: row.first,
+                comparison.second.arm: row.second,
+                "ground_truth": row.ground_truth,
+                "difference": row.interval.difference,
+                "low": row.interval.low,
+                "high": row.interval.high,
+                "num_clips": row.num_clips,
+                "verdict": row.verdict,
+                "sentence": verdict_of(row, comparison),
+            }
+            for row in comparison.rows
+        ],
+        "unavailable": comparison.unavailable,
+        "notes": list(comparison.notes),
+        "provenance": provenance(),
+    }

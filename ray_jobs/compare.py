@@ -1,0 +1,83 @@
+"""Compare the reports of two arms: a table, a verdict, and a page to read and to listen to.
+
+dmma compare baseline_report_uri=reports/demo/baseline.json depth_report_uri=reports/demo/depth.json
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.encoders.bundle import load_bundle
+from dmma_core.errors import DmmaError
+from dmma_core.evaluation.compare import compare, require_comparable
+from dmma_core.evaluation.report.curves import Curve, read_curves
+from dmma_core.evaluation.report.examples import DepthOf, choose_examples, make_examples
+from dmma_core.evaluation.report.page import report_page
+from dmma_core.evaluation.report_file import Report, read_report
+from dmma_core.evaluation.verdict import table_markdown, table_record
+from dmma_core.job_configs import CompareConfig
+from dmma_core.storage import paths
+from ray_jobs.job import Job
+from ray_jobs.reporting import log_artifacts
+
+FILES = ("table.md", "report.html", "table.json")
+
+
+def plan(config: CompareConfig) -> list[str]:
+    """Check both reports and write access; say what would be compared."""
+    first, second = _reports(config)
+    require_comparable(first, second)
+    paths.check_writable(config.out_uri)
+    return [
+        f"Would compare {second.arm} with {first.arm} on {len(first.clip_ids)} clips "
+        f"({config.num_resamples} resamples) and write {', '.join(FILES)} to {config.out_uri}."
+    ]
+
+
+def run(config: CompareConfig) -> None:
+    """Compare, write the tables and the page, and log them to MLflow where the runs are known there."""
+    first, second = _reports(config)
+    comparison = compare(first, second, config.num_resamples, config.seed)
+    examples = make_examples(first, second, choose_examples(first, config.num_examples), _depth_of(first))
+    curves, missing = _curves(first, second)
+    page = report_page(config.name, comparison, curves, examples, missing)
+    table = table_markdown(comparison)
+    paths.write_bytes(paths.join(config.out_uri, "table.md"), table.encode())
+    paths.write_bytes(paths.join(config.out_uri, "report.html"), page.encode())
+    paths.write_json(paths.join(config.out_uri, "table.json"), table_record(comparison))
+    log_artifacts(first.record["run_uri"].rpartition("/")[0], config.out_uri, "comparison")
+    print(table)
+    print(f"Report: {paths.join(config.out_uri, 'report.html')}")
+
+
+def _reports(config: CompareConfig) -> tuple[Report, Report]:
+    return read_report(config.baseline_report_uri), read_report(config.depth_report_uri)
+
+
+def _depth_of(report: Report) -> DepthOf:
+    """The depth encoder of the bundle that the report's features come from."""
+    schema = FeatureStore(report.record["features_uri"]).schema
+    encoder = load_bundle(schema.bundle, schema.duration_s).depth
+    return lambda frames_THWC: encoder.inverse_depth(torch.from_numpy(frames_THWC)).numpy()
+
+
+def _curves(first: Report, second: Report) -> tuple[Mapping[str, Mapping[str, Curve]], str]:
+    """Loss curves of both arms, or none and the reason."""
+    try:
+        return {report.arm: read_curves(report.record["run_uri"]) for report in (first, second)}, ""
+    except DmmaError as error:
+        return {}, f"The loss curves are not shown: {error}"
+
+
+JOB = Job(
+    name="compare",
+    summary=__doc__ or "",
+    config=CompareConfig,
+    plan=plan,
+    run=run,
+    example="dmma compare baseline_report_uri=reports/demo/baseline.json depth_report_uri=reports/demo/depth.json",
+)
+
+if __name__ == "__main__":
+    raise SystemExit(JOB.main())

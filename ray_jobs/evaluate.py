@@ -1,0 +1,56 @@
+"""Measure a folder of generated sounds, beside the true sounds as the ceiling.
+
+dmma evaluate generated_uri=generated/demo/depth report_uri=reports/demo/depth.json
+"""
+
+from dmma_core.evaluation.catalogue import METRICS
+from dmma_core.evaluation.embed import TinyTaggerNetwork
+from dmma_core.evaluation.evaluate import evaluate, known_scenes, open_generated
+from dmma_core.evaluation.verdict import number
+from dmma_core.job_configs import EvaluateConfig
+from dmma_core.log import Progress
+from dmma_core.storage import paths
+from ray_jobs.job import Job
+
+
+def plan(config: EvaluateConfig) -> list[str]:
+    """Check the generated folder, the evaluator's weights and write access; say what would be measured."""
+    generated, network = open_generated(config.generated_uri), TinyTaggerNetwork()
+    paths.check_writable(config.report_uri.rpartition("/")[0] or ".")
+    num_rendered = len(known_scenes(generated.clips))
+    return [
+        f"Would measure {len(generated.clips)} sounds of {generated.uri} ({num_rendered} of rendered clips, "
+        f"{len(generated.failures)} failed before) with the {network.name}, and write {config.report_uri}."
+    ]
+
+
+def run(config: EvaluateConfig) -> None:
+    """Measure every clip and write the report."""
+    generated = open_generated(config.generated_uri)
+    with Progress(f"evaluate {generated.record['arm']}", len(generated.clips)) as shown:
+        for report in evaluate(generated, config.evaluator, TinyTaggerNetwork(), config.report_uri):
+            if report is None:
+                shown.advance()
+                continue
+            for spec in METRICS:
+                if spec.name in report.record["aggregates"]:
+                    value = report.record["aggregates"][spec.name]
+                    print(
+                        f"{spec.name:32} {number(value['generated']):>9}   ground truth {number(value['ground_truth'])}"
+                    )
+            for name, reason in report.record["unavailable"].items():
+                print(f"{name:32} not given: {reason}")
+            print(f"Report: {report.uri}")
+
+
+JOB = Job(
+    name="evaluate",
+    summary=__doc__ or "",
+    config=EvaluateConfig,
+    plan=plan,
+    run=run,
+    example="dmma evaluate generated_uri=generated/demo/depth report_uri=reports/demo/depth.json",
+)
+
+if __name__ == "__main__":
+    raise SystemExit(JOB.main())
