@@ -11,7 +11,7 @@ from dmma_core.job_configs import CleanConfig
 from dmma_core.log import progress
 from dmma_core.storage import paths
 from ray_jobs.job import Job
-from ray_jobs.runtime import connect
+from ray_jobs.runtime import connect, plain_errors
 from ray_jobs.stages.check import check_files
 
 _log = logging.getLogger("ray_jobs.clean")
@@ -35,7 +35,7 @@ def plan(config: CleanConfig) -> Sequence[str]:
 def run(config: CleanConfig) -> None:
     files = find_media(config.videos_uri)
     labels, splits = _tables(config)
-    with connect():
+    with connect(), plain_errors():
         checks = list(progress(check_files(files, config.cleaning), "clean", len(files), unit="file"))
     clips, rejected = select_clips(checks, config.dataset, config.cleaning, labels, splits)
     manifest = write_manifest(config.out_uri, config.dataset, clips, rejected)

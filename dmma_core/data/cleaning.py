@@ -118,10 +118,11 @@ def check_file(uri: str, config: CleaningConfig) -> FileCheck:
     try:
         with local_copy(uri) as path:
             sha256 = paths.sha256_of(path)
-            has_video, problems = _problems(path, config)
+            try:
+                has_video, problems = _problems(path, config)
+            except MediaError as error:
+                has_video, problems = False, [(error.reason, error.message)]
             problems = [(reason, detail.replace(path, uri)) for reason, detail in problems]
-    except MediaError as error:
-        has_video, problems = False, [(error.reason, error.message)]
     except StorageError as error:
         if paths.is_remote(uri):
             raise

@@ -116,7 +116,7 @@ def _columns_by_header(row: list[str]) -> dict[str, int] | None:
         found = [name for name in accepted if name in names]
         if found:
             columns[meaning] = names.index(found[0])
-    return columns if "id" in columns and len(columns) > 1 else None
+    return columns if "id" in columns else None
 
 
 def _columns_by_content(row: list[str]) -> dict[str, int]:

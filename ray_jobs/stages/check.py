@@ -43,7 +43,7 @@ def check_files(uris: Sequence[str], config: CleaningConfig) -> Iterator[FileChe
             uri = running.pop(reference)
             try:
                 yield ray.get(reference)
-            except RayTaskError as error:
-                raise error.cause from error
+            except RayTaskError:
+                raise
             except RayError as error:  # the worker process died
                 yield FileCheck(uri, reason="check_failed", detail=f"Its check ended with {type(error).__name__}.")
