@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.generated import GeneratedPair, write_generated_pair
 from helpers.storage_emulator import StorageEmulator, storage_emulator
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -54,6 +55,12 @@ def golden_dir() -> Path:
 def clips_dir() -> Path:
     """Folder of real clips: DMMA_CLIPS_DIR, or ../shared/clips beside the project."""
     return _folder("DMMA_CLIPS_DIR", _SHARED / "clips")
+
+
+@pytest.fixture(scope="session")
+def generated_pair(tmp_path_factory: pytest.TempPathFactory) -> GeneratedPair:
+    """Made sounds of two arms over rendered clips, as `dmma generate` leaves them. Read-only: tests write elsewhere."""
+    return write_generated_pair(tmp_path_factory.mktemp("generated-pair"))
 
 
 def _folder(variable: str, default: Path) -> Path:

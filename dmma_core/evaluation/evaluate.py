@@ -121,7 +121,8 @@ def _cut(truth: Any, clip: Clip) -> KnownScene:
 def _measure(
     clip: Clip, sound_uri: str, scene: KnownScene | None, config: EvaluatorConfig, network: MetricNetwork
 ) -> tuple[Row, dict[str, Any]]:
-    sound, true_sound = load_sound(sound_uri), load_sound(clip.source_uri, clip.start_s, clip.duration_s)
+    sound = load_sound(sound_uri, 0.0, clip.duration_s)
+    true_sound = load_sound(clip.source_uri, clip.start_s, clip.duration_s)
     measured = measure_clip(sound, true_sound, scene, config)
     ceiling = measure_clip(true_sound, true_sound, scene, config)
     embedding, logits = network.embed(sound.audio_A)

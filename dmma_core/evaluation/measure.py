@@ -56,12 +56,10 @@ class Measured:
             self.values[name] = float(value)
 
 
-def load_sound(uri: str, start_s: float = 0.0, duration_s: float | None = None) -> Sound:
-    """Read a sound from any media file. Raises MediaError where it cannot be used."""
-    return Sound(
-        media.decode_audio(uri, RATE_HZ, start_s, duration_s),
-        media.decode_audio(uri, ONSET_RATE_HZ, start_s, duration_s),
-    )
+def load_sound(uri: str, start_s: float, duration_s: float) -> Sound:
+    """Read `duration_s` seconds of sound from any media file. Raises MediaError where it cannot be used or is shorter."""
+    rates_hz = (RATE_HZ, ONSET_RATE_HZ)
+    return Sound(*(media.decode_audio(uri, rate_hz, start_s, duration_s) for rate_hz in rates_hz))
 
 
 def measure_clip(sound: Sound, true_sound: Sound, scene: KnownScene | None, config: EvaluatorConfig) -> Measured:

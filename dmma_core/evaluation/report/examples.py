@@ -80,7 +80,7 @@ def _example(
     clip = media.decode_clip(a["source_uri"], start_s, duration_s, [request], RATE_HZ)
     assert clip.audio_A is not None
     frames_THWC = clip.frames["preview"]
-    sounds = (clip.audio_A, *(media.decode_audio(row["sound_uri"], RATE_HZ) for row in (a, b)))
+    sounds = (clip.audio_A, *(media.decode_audio(row["sound_uri"], RATE_HZ, 0.0, duration_s) for row in (a, b)))
     spectrograms = [log_mel_levels_db(audio_A) for audio_A in sounds]
     top_db = max(float(np.quantile(levels_MF, 0.999)) for levels_MF in spectrograms)
     labels = ("ground truth", *arms)

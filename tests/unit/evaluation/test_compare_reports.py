@@ -1,0 +1,121 @@
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmma_core.evaluation.compare import BETTER, UNDECIDED, ComparisonError, compare, require_comparable
+from dmma_core.evaluation.embed import TinyTaggerNetwork
+from dmma_core.evaluation.evaluate import evaluate, open_generated
+from dmma_core.evaluation.evaluator_config import EvaluatorConfig
+from dmma_core.evaluation.report_file import Report
+from dmma_core.evaluation.verdict import number, overall_verdict, signed, table_markdown, table_record, verdict_of
+from helpers.generated import GeneratedPair
+
+
+@pytest.fixture(scope="module")
+def reports(generated_pair: GeneratedPair, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Report]:
+    folder = tmp_path_factory.mktemp("compared")
+    made = []
+    for uri in (generated_pair.baseline, generated_pair.depth):
+        name = str(folder / f"{Path(uri).name}.json")
+        *_, report = evaluate(open_generated(uri), EvaluatorConfig(), TinyTaggerNetwork(), name)
+        made.append(report)
+    return made[0], made[1]
+
+
+def _changed(report: Report, **changes: object) -> Report:
+    return Report(report.uri, {**copy.deepcopy(report.record), **changes})
+
+
+def test_differences_are_those_of_the_reports(reports: tuple[Report, Report]) -> None:
+    comparison = compare(*reports, num_resamples=500)
+    assert {row.spec.name for row in comparison.rows} == set(reports[0].record["aggregates"])
+    for row in comparison.rows:
+        assert row.interval.difference == pytest.approx(row.second - row.first, abs=1e-9)
+        assert row.interval.low <= row.interval.high
+
+
+def test_sound_that_follows_distance_wins_the_distance_test_and_nothing_is_claimed_elsewhere(
+    reports: tuple[Report, Report],
+) -> None:
+    rows = {row.spec.name: row for row in compare(*reports, num_resamples=2000).rows}
+    assert rows["distance_spearman_across_clips"].verdict == BETTER
+    assert rows["KL_tinytagger"].verdict == UNDECIDED
+
+
+def test_an_arm_compared_with_itself_shows_no_difference(reports: tuple[Report, Report]) -> None:
+    comparison = compare(reports[0], reports[0], num_resamples=200)
+    assert {row.verdict for row in comparison.rows} == {UNDECIDED}
+    assert all(row.interval.low == row.interval.high == 0 for row in comparison.rows)
+    assert overall_verdict(comparison).startswith("No difference shown")
+    assert "No difference shown" in verdict_of(comparison.rows[0], comparison)
+
+
+def test_swapping_the_arms_turns_the_verdict(reports: tuple[Report, Report]) -> None:
+    forth, back = compare(*reports, num_resamples=500), compare(*reversed(reports), num_resamples=500)
+    for one, other in zip(forth.rows, back.rows, strict=True):
+        assert one.interval.difference == pytest.approx(-other.interval.difference)
+        assert one.interval.low == pytest.approx(-other.interval.high)
+        assert (one.verdict == UNDECIDED) == (other.verdict == UNDECIDED)
+
+
+def test_other_clips_split_features_or_evaluator_are_refused(reports: tuple[Report, Report]) -> None:
+    first, second = reports
+    ids = second.record["clip_ids"]
+    with pytest.raises(ComparisonError, match=f"different clips: 1 .{ids[0]}. only in the first, none only"):
+        require_comparable(first, _changed(second, clip_ids=ids[1:]))
+    with pytest.raises(ComparisonError, match="'test'.*'val'"):
+        require_comparable(first, _changed(second, split="val"))
+    with pytest.raises(ComparisonError, match="different feature sets"):
+        require_comparable(first, _changed(second, features_fingerprint="0"))
+    evaluator = {**second.record["evaluator"], "networks": {"tinytagger": "0" * 64}, "fingerprint": "0"}
+    with pytest.raises(ComparisonError, match="networks differ"):
+        require_comparable(first, _changed(second, evaluator=evaluator))
+
+
+def test_other_settings_of_the_evaluator_give_another_fingerprint(
+    generated_pair: GeneratedPair, reports: tuple[Report, Report], tmp_path: Path
+) -> None:
+    config = EvaluatorConfig(onset_tolerance_s=0.3)
+    generated = open_generated(generated_pair.depth)
+    *_, report = evaluate(generated, config, TinyTaggerNetwork(), str(tmp_path / "x.json"))
+    with pytest.raises(ComparisonError, match="settings differ"):
+        require_comparable(reports[0], report)
+
+
+def test_one_clip_cannot_be_compared(reports: tuple[Report, Report]) -> None:
+    alone = [_changed(r, rows=r.record["rows"][:1], clip_ids=r.record["clip_ids"][:1]) for r in reports]
+    with pytest.raises(ComparisonError, match="holds 1 clip"):
+        compare(*alone)
+
+
+def test_unequal_steps_are_noted(reports: tuple[Report, Report]) -> None:
+    comparison = compare(reports[0], _changed(reports[1], step=7), num_resamples=100)
+    assert any("training steps: 100 (baseline) against 7 (depth)" in note for note in comparison.notes)
+    assert any("8 clips" in note for note in comparison.notes)
+
+
+def test_tables_say_the_same_and_name_what_is_missing(reports: tuple[Report, Report]) -> None:
+    comparison = compare(*reports, num_resamples=200)
+    record = json.loads(json.dumps(table_record(comparison), allow_nan=False))
+    table = table_markdown(comparison)
+    for metric in record["metrics"]:
+        assert f"| {metric['name']} |" in table
+        assert np.isfinite([metric["baseline"], metric["depth"], metric["low"], metric["high"]]).all()
+    for name, reason in record["unavailable"].items():
+        assert f"{name} is not given: {reason}." in table
+    assert record["verdict"] in table
+
+
+def test_numbers_are_short() -> None:
+    assert [number(x) for x in (None, 0.0, 0.01234, 0.5, -12.345, 1234.5)] == [
+        "–",
+        "0",
+        "0.0123",
+        "0.500",
+        "−12.35",
+        "1234.5",
+    ]
+    assert (signed(0.5), signed(-0.5), signed(2e-5)) == ("+0.500", "−0.500", "+2.0e−05")
