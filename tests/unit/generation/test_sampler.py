@@ -67,7 +67,10 @@ def test_guidance_on_depth_alone_changes_only_what_depth_adds(model: MMDiT) -> N
     )
     with torch.inference_mode():
         torch.testing.assert_close(
-            sample_latents(model, without, noise_BLC, strong), sample_latents(model, without, noise_BLC, plain)
+            sample_latents(model, without, noise_BLC, strong),
+            sample_latents(model, without, noise_BLC, plain),
+            rtol=1e-4,
+            atol=1e-3,
         )
         changed = sample_latents(model, features, noise_BLC, strong) - sample_latents(model, features, noise_BLC, plain)
     assert changed.abs().max() > 1e-3
