@@ -32,15 +32,15 @@ class RenderConfig:
 class CleanConfig:
     """All video and sound files below `videos_uri` are checked; manifest and rejected list go to `out_uri`.
 
-    `captions_uri` is a TSV or CSV of ids and captions, and splits if it has them (empty: captions from the file names).
+    `captions_uri` is a TSV or CSV of ids and captions, and splits if it has them (absent: captions from the file names).
     `splits_uri` is one of ids and splits; then files that it does not name are rejected.
     """
 
     videos_uri: str = "data/videos"
     out_uri: str = "manifest/demo"
     dataset: str = "demo"
-    captions_uri: str = ""
-    splits_uri: str = ""
+    captions_uri: str | None = None
+    splits_uri: str | None = None
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
 
 

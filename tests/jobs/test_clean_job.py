@@ -71,6 +71,8 @@ def test_a_bucket_works_like_a_folder(ray_cluster: None, videos: Path, bucket: s
 def test_dry_run_counts_and_changes_nothing(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert JOB.main([*settings(str(videos), str(tmp_path / "manifest")), "--dry-run"]) == 0
     assert "Check 14 files" in capsys.readouterr().out
+    assert JOB.main([f"videos_uri={videos}", "captions_uri=", f"out_uri={tmp_path}/manifest", "--dry-run"]) == 0
+    assert "captions from their names" in capsys.readouterr().out
     assert not (tmp_path / "manifest" / "MANIFEST.json").exists()
 
 
