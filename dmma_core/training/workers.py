@@ -22,7 +22,7 @@ class Workers:
             return model
         # Buffers are constants here; sending them around in every step would only cost time.
         device_ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=device_ids, forward_sync_buffers=False)
 
     def total(self, *values: float) -> list[float]:
         """Sum of each value over the workers, in float64, equal on all of them."""

@@ -1,0 +1,49 @@
+"""Small real training runs: the tiny network on a synthetic feature set of one-second clips."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.models.presets import config_for_features
+from dmma_core.training.arm import ArmPlan
+from dmma_core.training.configs import (
+    DropoutConfig,
+    EmaConfig,
+    LoopConfig,
+    OptimConfig,
+    ScheduleConfig,
+    ValidationConfig,
+)
+from dmma_core.training.latent_statistics import latent_statistics
+from dmma_core.training.workers import Workers
+
+ALONE = Workers(torch.device("cpu"))
+
+
+def small_plan(folder: Path, store: FeatureStore, depth: str = "off", arm: str = "arm", **loop: int) -> ArmPlan:
+    """A plan for `<folder>/<arm>`: one joint and one fused block of width 32, four clips a step, intervals of two."""
+    model = replace(
+        config_for_features("tiny", store.schema, depth),
+        hidden_width=32,
+        num_joint_blocks=2,
+        num_fused_blocks=1,
+        feed_forward_multiple=32,
+    )
+    intervals = {"num_steps": 4, "batch_size": 4, "log_every": 2, "validate_every": 2, "checkpoint_every": 2}
+    return ArmPlan(
+        arm=arm,
+        run_uri=str(folder / arm),
+        features_uri=store.uri,
+        stop_uri=str(folder / "STOP"),
+        model=model,
+        statistics=latent_statistics(store),
+        seed=3,
+        loop=LoopConfig(**{**intervals, **loop}),
+        optim=OptimConfig(learning_rate=1e-3),
+        schedule=ScheduleConfig(warmup_steps=2, decay_steps=(3,)),
+        dropout=DropoutConfig(),
+        ema=EmaConfig(snapshot_every=2),
+        validation=ValidationConfig(num_times=2, batch_size=3),
+    )

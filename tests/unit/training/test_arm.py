@@ -1,0 +1,276 @@
+"""A whole arm in this process: going on bit for bit, stopping, diverging, several workers, checkpoints that don't fit."""
+
+import math
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.errors import CheckpointError, ConfigError, SchemaError, StorageError, TrainingError
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.presets import config_for_features
+from dmma_core.storage.metrics_log import read_metrics
+from dmma_core.storage.run_folder import RunFolder
+from dmma_core.storage.tensor_files import read_tensors
+from dmma_core.training.arm import ArmPlan, check_features, new_state, train_arm
+from dmma_core.training.checkpoint import EMA, MODEL, STATE, load_weights, read_snapshots
+from dmma_core.training.ema import synthesise
+from dmma_core.training.workers import Workers
+from helpers.features import write_feature_set
+from helpers.training import ALONE, small_plan
+
+TIMES = ("wall_s", "unix_s", "train/samples_per_s", "train/data_wait_percent")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return write_feature_set(tmp_path_factory.mktemp("data") / "features", num_clips=9, num_val=5)
+
+
+@pytest.fixture(scope="module")
+def straight(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> ArmPlan:
+    """A finished run of seven steps; nine clips make an epoch, so it crosses several."""
+    plan = small_plan(tmp_path_factory.mktemp("straight"), store, "both", num_steps=7)
+    assert train_arm(plan, ALONE)
+    return plan
+
+
+def files_of(plan: ArmPlan, step: int) -> dict[str, dict[str, torch.Tensor]]:
+    checkpoint = RunFolder(plan.run_uri).checkpoint(step)
+    return {name: checkpoint.read(name) for name in (MODEL, EMA, STATE)}
+
+
+def assert_equal_files(first: dict[str, dict[str, torch.Tensor]], second: dict[str, dict[str, torch.Tensor]]) -> None:
+    for name, tensors in first.items():
+        assert set(tensors) == set(second[name])
+        for key, value in tensors.items():
+            assert torch.equal(value, second[name][key]), f"{name}: {key}"
+
+
+def points_of(plan: ArmPlan) -> list[dict[str, float]]:
+    points = read_metrics(RunFolder(plan.run_uri).metrics)
+    return [{key: value for key, value in point.items() if key not in TIMES} for point in points]
+
+
+def validation_of(plan: ArmPlan) -> dict[float, float]:
+    return {point["step"]: point["val/loss"] for point in points_of(plan) if "val/loss" in point}
+
+
+def test_going_on_gives_the_same_bits_as_training_straight(
+    store: FeatureStore, straight: ArmPlan, tmp_path: Path
+) -> None:
+    plan = small_plan(tmp_path, store, "both", num_steps=3)
+    assert train_arm(plan, ALONE)
+    longer = replace(plan, loop=replace(plan.loop, num_steps=7))
+    assert train_arm(longer, ALONE)
+    assert_equal_files(files_of(longer, 7), files_of(straight, 7))
+
+
+def test_a_killed_session_leaves_no_trace(store: FeatureStore, straight: ArmPlan, tmp_path: Path) -> None:
+    """Killed between two checkpoints, at an arbitrary moment: the points after the last checkpoint are made anew."""
+    plan = small_plan(tmp_path, store, "both", num_steps=7, checkpoint_every=3)
+    code = f"""
+        import os, sys, torch
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        from pathlib import Path
+        from dmma_core.data.feature_store import FeatureStore
+        from dmma_core.training import arm
+        from helpers.training import ALONE, small_plan
+        class Killed(arm.TrainingStep):
+            def __call__(self, batch, draws, step):
+                if step == 5:
+                    os.kill(os.getpid(), 9)
+                return super().__call__(batch, draws, step)
+        arm.TrainingStep = Killed
+        torch.set_num_threads(1)
+        arm.train_arm(small_plan(Path({str(tmp_path)!r}), FeatureStore({store.uri!r}), "both", num_steps=7, checkpoint_every=3), ALONE)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=120)
+    assert killed.returncode == -9
+    assert [point["step"] for point in points_of(plan)][-1] == 4
+    assert RunFolder(plan.run_uri).complete_steps() == [3]
+    assert train_arm(plan, ALONE)
+    assert_equal_files(files_of(plan, 7), files_of(straight, 7))
+    steps = [(point["step"], tuple(point)) for point in points_of(plan)]
+    assert len(steps) == len(set(steps)), "a point stands twice in the metrics"
+
+
+def test_validation_first_and_last_and_every_interval(straight: ArmPlan) -> None:
+    validated = validation_of(straight)
+    assert list(validated) == [0, 2, 4, 6, 7]
+    assert all(math.isfinite(loss) for loss in validated.values())
+    assert [point["samples"] for point in points_of(straight)][-1] == 28
+
+
+def test_both_arms_start_alike_and_see_the_same_noise(store: FeatureStore, straight: ArmPlan, tmp_path: Path) -> None:
+    baseline = small_plan(tmp_path, store, "off", num_steps=2)
+    first, second = (new_state(plan, ALONE).model.state_dict() for plan in (baseline, straight))
+    assert set(first) < set(second)
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    assert train_arm(baseline, ALONE)
+    # The final layer starts at zero, so before the first step both networks predict nothing: equal noise, equal loss.
+    assert points_of(baseline)[0]["val/loss"] == points_of(straight)[0]["val/loss"]
+
+
+def test_stop_writes_a_checkpoint_and_leaves(store: FeatureStore, straight: ArmPlan, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, store, "both", num_steps=7)
+    Path(plan.stop_uri).touch()
+    assert not train_arm(plan, ALONE)
+    assert RunFolder(plan.run_uri).complete_steps() == [1]
+    Path(plan.stop_uri).unlink()
+    assert train_arm(plan, ALONE)
+    assert_equal_files(files_of(plan, 7), files_of(straight, 7))
+
+
+def test_divergence_is_a_sentence_and_keeps_the_checkpoint(store: FeatureStore, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, store, num_steps=2)
+    assert train_arm(plan, ALONE)
+    broken = replace(
+        plan,
+        loop=replace(plan.loop, num_steps=200),
+        optim=replace(plan.optim, learning_rate=1e30),
+        schedule=replace(plan.schedule, kind="constant"),
+    )
+    with pytest.raises(
+        TrainingError, match=r"diverged in step \d+.*The checkpoint of step \d+ is intact.*learning_rate"
+    ):
+        train_arm(broken, ALONE)
+    weights = RunFolder(plan.run_uri).checkpoint(2).read(MODEL)
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_keeps_the_newest_checkpoints_and_every_snapshot(straight: ArmPlan) -> None:
+    folder = RunFolder(straight.run_uri)
+    assert folder.complete_steps() == [6, 7]
+    assert [snapshot.step for snapshot in read_snapshots(folder, 7)] == [2, 4, 6]
+    assert [snapshot.step for snapshot in read_snapshots(folder, 5)] == [2, 4]
+
+
+def test_another_average_can_be_made_afterwards(straight: ArmPlan) -> None:
+    folder = RunFolder(straight.run_uri)
+    made = synthesise(read_snapshots(folder, 6), sigma_rel=0.05)
+    averaged = folder.checkpoint(6).read(EMA)
+    for key, value in made.items():
+        torch.testing.assert_close(value, averaged[key], atol=1e-4, rtol=0)
+
+
+def test_checkpoint_alone_rebuilds_the_network(straight: ArmPlan, store: FeatureStore) -> None:
+    from dmma_core.config_loading import config_from_dict
+    from dmma_core.models.mmdit import MMDiTConfig
+
+    checkpoint = RunFolder(straight.run_uri).checkpoint()
+    model = MMDiT(config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri))
+    load_weights(model, checkpoint, EMA)
+    assert model.config == straight.model
+    torch.testing.assert_close(model.latent_mean, torch.tensor(straight.statistics.mean))
+    other = MMDiT(config_for_features("tiny", store.schema))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        load_weights(other, checkpoint, EMA)
+
+
+def spoil_architecture(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
+    return replace(plan, model=replace(plan.model, hidden_width=64))
+
+
+def spoil_seed(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
+    return replace(plan, seed=plan.seed + 1)
+
+
+def spoil_features(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
+    other = write_feature_set(tmp_path / "other", num_clips=9, num_val=5, encoder="another")
+    return replace(plan, features_uri=other.uri)
+
+
+def spoil_file(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
+    path = Path(RunFolder(plan.run_uri).checkpoint().uri) / STATE
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (spoil_architecture, "another architecture: hidden_width 32 .now 64."),
+        (spoil_seed, "seed 3, now 4"),
+        (spoil_features, "another feature set"),
+        (spoil_file, "differs from its recorded sha256"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    spoil: Callable[[ArmPlan, FeatureStore, Path], ArmPlan], sentence: str, store: FeatureStore, tmp_path: Path
+) -> None:
+    plan = small_plan(tmp_path, store, num_steps=2)
+    assert train_arm(plan, ALONE)
+    with pytest.raises(CheckpointError, match=sentence):
+        train_arm(spoil(plan, store, tmp_path), ALONE)
+
+
+def test_no_room_on_the_disk_keeps_what_was_complete(store: FeatureStore, tmp_path: Path) -> None:
+    """A limit on file sizes, held by the operating system, stands in for the full disk."""
+    plan = small_plan(tmp_path, store, num_steps=2)
+    assert train_arm(plan, ALONE)
+    longer = replace(plan, loop=replace(plan.loop, num_steps=4))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StorageError, match=r"step=000000004.safetensors could not be read or written"):
+            train_arm(longer, ALONE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    folder = RunFolder(plan.run_uri)
+    assert folder.complete_steps() == [2]
+    assert not list(Path(folder.uri).rglob("*.tmp-*"))
+    assert train_arm(longer, ALONE)
+
+
+def _work(rank: int, size: int, port: int, plan: ArmPlan, copy: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=size)
+    workers = Workers(torch.device("cpu"), rank, size)
+    train_arm(replace(plan, loop=replace(plan.loop, num_steps=3)), workers)
+    if rank == 0:
+        shutil.copytree(plan.run_uri, copy)
+    dist.barrier()
+    train_arm(plan, workers)
+    dist.destroy_process_group()
+
+
+def test_two_workers_learn_what_one_learns_and_one_can_go_on(
+    store: FeatureStore, straight: ArmPlan, tmp_path: Path, free_port: int
+) -> None:
+    plan = small_plan(tmp_path, store, "both", num_steps=7)
+    copy = replace(plan, run_uri=str(tmp_path / "copy"))
+    torch.multiprocessing.spawn(_work, (2, free_port, plan, copy.run_uri), nprocs=2)
+    assert train_arm(copy, ALONE)
+    expected, start = files_of(straight, 7)[MODEL], new_state(straight, ALONE).model.state_dict()
+    moved = sum(float((expected[key] - start[key]).square().sum()) for key in expected)
+    for run in (plan, copy):
+        assert validation_of(run) == pytest.approx({**validation_of(straight), 3: validation_of(run)[3]}, rel=1e-3)
+        trained = files_of(run, 7)[MODEL]
+        assert sum(float((expected[key] - trained[key]).square().sum()) for key in expected) < 1e-4 * moved
+
+
+def test_features_that_cannot_be_trained_with(store: FeatureStore, tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="no clip in the split 'val'"):
+        check_features(write_feature_set(tmp_path / "novalidation", num_clips=4, num_val=0), 4, 1)
+    with pytest.raises(ConfigError, match="cannot be split among 3 workers"):
+        check_features(store, 4, 3)
+
+
+def test_snapshot_files_hold_both_lengths(straight: ArmPlan) -> None:
+    tensors = read_tensors(f"{straight.run_uri}/ema_snapshots/step=000000006.safetensors")
+    assert {key.partition("/")[0] for key in tensors} == {"0.05", "0.1"}

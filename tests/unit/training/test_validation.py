@@ -1,0 +1,41 @@
+"""The validation loss is a fixed number for fixed weights, however it is computed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.training.arm import new_state
+from dmma_core.training.configs import ValidationConfig
+from dmma_core.training.validation import validation_loss
+from dmma_core.training.workers import Workers
+from helpers.features import write_feature_set
+from helpers.training import ALONE, small_plan
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return write_feature_set(tmp_path_factory.mktemp("data") / "features", num_clips=4, num_val=5)
+
+
+def test_does_not_depend_on_batches_or_workers(store: FeatureStore, tmp_path: Path) -> None:
+    model = new_state(small_plan(tmp_path, store, "both"), ALONE).model
+    config = ValidationConfig(num_times=3, batch_size=2)
+    loss = validation_loss(model, store, config, 0, ALONE)
+    assert validation_loss(model, store, replace(config, batch_size=5), 0, ALONE) == pytest.approx(loss, rel=1e-6)
+    # Nothing is predicted yet: the loss is the target's power, that of noise plus that of whitened latents.
+    assert loss == pytest.approx(2.0, abs=0.4)
+
+
+def test_another_seed_is_another_grid(store: FeatureStore, tmp_path: Path) -> None:
+    model = new_state(small_plan(tmp_path, store), ALONE).model
+    config = ValidationConfig(num_times=2)
+    assert validation_loss(model, store, config, 0, ALONE) != validation_loss(model, store, config, 1, ALONE)
+
+
+def test_number_of_clips_is_limited(store: FeatureStore, tmp_path: Path) -> None:
+    model = new_state(small_plan(tmp_path, store), ALONE).model
+    one, two = (validation_loss(model, store, ValidationConfig(max_clips=n), 0, ALONE) for n in (1, 2))
+    assert one != two
+    assert Workers(ALONE.device).any(True)
