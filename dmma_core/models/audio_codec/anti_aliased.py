@@ -1,0 +1,143 @@
+"""BigVGAN's anti-aliased activation (Lee et al., 2023, section 3.2): upsample by 2, snake, low-pass, downsample by 2.
+
+Both filters have 12 taps. Instead of depthwise convolutions, which are slow on a CPU, they are products with small banded
+matrices: a tile of time steps in, the same tile at the other rate out. Tiles overlap as views, without a copy. Work goes
+in chunks that stay in the cache. The snake's sine is the largest part of what remains.
+"""
+
+from collections.abc import Mapping
+from math import pi
+
+import torch
+from torch import Tensor, nn
+
+from dmma_core.errors import CheckpointError
+
+NUM_TAPS = 12
+_TILE = 16  # time steps at the lower rate that one matrix product makes
+_UP_REACH = 3  # input steps on each side of a tile that upsampling looks at
+_DOWN_BEFORE = 5  # steps at the higher rate before a tile's first that downsampling looks at (and 6 - 1 after its last)
+_HALO = _TILE // 2  # steps around a chunk that are upsampled once more, to give downsampling its neighbours
+_CHUNK_ELEMENTS = 1 << 16  # at the lower rate, per CPU thread: the intermediates then fit its L2 cache
+_SNAKE_EPSILON = 1e-9
+
+
+def kaiser_sinc_filter() -> Tensor:
+    """The 12-tap low-pass of both directions, float32: cutoff 0.25 of the higher rate, transition width 0.3 of it."""
+    cutoff, half_width, half = 0.25, 0.3, NUM_TAPS // 2
+    attenuation_db = 2.285 * (half - 1) * pi * 4.0 * half_width + 7.95
+    if attenuation_db > 50.0:
+        beta = 0.1102 * (attenuation_db - 8.7)
+    else:
+        beta = 0.5842 * (attenuation_db - 21.0) ** 0.4 + 0.07886 * (attenuation_db - 21.0)
+    window = torch.kaiser_window(NUM_TAPS, periodic=False, beta=beta)
+    time = torch.arange(-half, half) + 0.5
+    taps = 2.0 * cutoff * window * torch.sinc(2.0 * cutoff * time)
+    return taps / taps.sum()
+
+
+def upsampling_matrix(taps: Tensor) -> Tensor:
+    """[2 tile, tile + 6]: row 2 m + p is phase p of output step m; column j is input step j - 3 of the tile."""
+    matrix = torch.zeros(2 * _TILE, _TILE + 2 * _UP_REACH)
+    for step in range(_TILE):
+        matrix[2 * step, step : step + 6] = 2.0 * taps[1::2].flip(0)
+        matrix[2 * step + 1, step + 1 : step + 7] = 2.0 * taps[0::2].flip(0)
+    return matrix
+
+
+def downsampling_matrix(taps: Tensor) -> Tensor:
+    """[tile, 2 tile + 10]: column j is input step j - 5 at the higher rate."""
+    matrix = torch.zeros(_TILE, 2 * _TILE + NUM_TAPS - 2)
+    for step in range(_TILE):
+        matrix[step, 2 * step : 2 * step + NUM_TAPS] = taps
+    return matrix
+
+
+class AntiAliasedSnake(nn.Module):
+    """[B, T, C] to [B, T, C]: x + sin^2(alpha x) / beta at twice the rate, with alpha and beta per channel.
+
+    Both ends are continued by repeating the outermost value, at both rates. For inference: no gradients.
+    """
+
+    up: Tensor
+    down: Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.empty(num_channels), requires_grad=False)
+        self.amplitude = nn.Parameter(torch.empty(num_channels), requires_grad=False)  # 1 / sqrt(beta)
+        self.register_buffer("up", upsampling_matrix(kaiser_sinc_filter()), persistent=False)
+        self.register_buffer("down", downsampling_matrix(kaiser_sinc_filter()), persistent=False)
+
+    def official_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Suffixes and shapes in the published state dict."""
+        taps = (1, 1, NUM_TAPS)
+        per_channel = tuple(self.alpha.shape)
+        return {
+            "act.alpha": per_channel,
+            "act.beta": per_channel,
+            "upsample.filter": taps,
+            "downsample.lowpass.filter": taps,
+        }
+
+    def load_official(self, parts: Mapping[str, Tensor]) -> None:
+        """alpha and beta are published as logarithms; the filters, where they are given, must be the known ones."""
+        for suffix in ("upsample.filter", "downsample.lowpass.filter"):
+            if suffix in parts and not torch.allclose(parts[suffix].flatten(), kaiser_sinc_filter(), atol=1e-4):
+                raise CheckpointError(
+                    f"The vocoder's {suffix} is another low-pass than BigVGAN's.", remedy="Give an official vocoder."
+                )
+        self.alpha.data = parts["act.alpha"].exp()
+        self.amplitude.data = (parts["act.beta"].exp() + _SNAKE_EPSILON).rsqrt()
+
+    @torch.no_grad()
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        num_steps, num_channels = x_BTC.shape[1:]
+        result_BTC = torch.empty_like(x_BTC, memory_format=torch.contiguous_format)
+        # One row of parameters for a tile of steps: a long inner loop also where there are few channels.
+        alpha, amplitude = self.alpha.repeat(_TILE), self.amplitude.repeat(_TILE)
+        chunk = _chunk_steps(x_BTC)
+        for x_TC, result_TC in zip(x_BTC, result_BTC, strict=True):
+            for start in range(0, num_steps, chunk):
+                tiles = -(-min(chunk, num_steps - start) // _TILE)
+                v = self._upsampled(x_TC, start, tiles)
+                rows = v.view(-1, _TILE * num_channels)
+                wave = torch.mul(rows, alpha).sin_().mul_(amplitude)
+                rows.addcmul_(wave, wave)
+                _repeat_ends(v, 2 * (_HALO - start), 2 * (_HALO - start + num_steps))
+                self._downsample(v[2 * _HALO - _DOWN_BEFORE :], result_TC[start : start + tiles * _TILE])
+        return result_BTC
+
+    def _upsampled(self, x_TC: Tensor, start: int, tiles: int) -> Tensor:
+        """Twice the rate, contiguous: rows of the steps from start - halo to start + (tiles * tile) + halo."""
+        first, last = start - _HALO - _UP_REACH, start + tiles * _TILE + _HALO + _UP_REACH
+        if first >= 0 and last <= len(x_TC):
+            part_TC = x_TC[first:last]
+        else:
+            part_TC = x_TC[torch.arange(first, last, device=x_TC.device).clamp(0, len(x_TC) - 1)]
+        windows = part_TC.unfold(0, _TILE + 2 * _UP_REACH, _TILE).transpose(1, 2)
+        return torch.bmm(self.up.expand(len(windows), -1, -1), windows).flatten(0, 1)
+
+    def _downsample(self, v: Tensor, result_TC: Tensor) -> None:
+        num_tiles = -(-len(result_TC) // _TILE)
+        windows = v.unfold(0, self.down.shape[1], 2 * _TILE)[:num_tiles].transpose(1, 2)
+        down = self.down.expand(num_tiles, -1, -1)
+        if len(result_TC) == num_tiles * _TILE:
+            torch.bmm(down, windows, out=result_TC.view(num_tiles, _TILE, -1))
+        else:
+            result_TC.copy_(torch.bmm(down, windows).flatten(0, 1)[: len(result_TC)])
+
+
+def _chunk_steps(x_BTC: Tensor) -> int:
+    if x_BTC.device.type != "cpu":
+        return -(-x_BTC.shape[1] // _TILE) * _TILE
+    elements = _CHUNK_ELEMENTS * torch.get_num_threads()
+    return max(1, elements // (x_BTC.shape[2] * _TILE)) * _TILE
+
+
+def _repeat_ends(v: Tensor, first: int, end: int) -> None:
+    """Overwrite the rows before `first` and from `end` on by the nearest row between them."""
+    if first > 0:
+        v[:first] = v[first]
+    if end < len(v):
+        v[max(end, 0) :] = v[end - 1]
