@@ -27,10 +27,11 @@ def load_config(cls: type[Config], file: str | Path | None = None, overrides: Se
     if file is not None:
         merged = _merge(cls, merged, _read_yaml(Path(file)), str(file))
     for override in overrides:
-        key, separator, _ = override.partition("=")
+        key, separator, value = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"{override!r} is not a setting.", remedy="Write key=value, for example seed=7.")
-        merged = _merge(cls, merged, OmegaConf.from_dotlist([override]), "the command line")
+        setting = override if value else f"{key}=''"  # `key=` means the empty text, not null
+        merged = _merge(cls, merged, OmegaConf.from_dotlist([setting]), "the command line")
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:

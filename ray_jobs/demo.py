@@ -32,13 +32,9 @@ def steps(config: DemoConfig) -> list[Step]:
     chain: list[Step] = []
     if not config.clips:
         chain.append((render.JOB, [f"out_uri={videos}", f"scenes.num_clips={config.num_clips}"]))
-    captions = config.captions or ("" if config.clips else f"{videos}/captions.tsv")
     num_steps = [f"loop.num_steps={config.num_steps}"] if config.num_steps else []
     chain += [
-        (
-            clean.JOB,
-            [f"videos_uri={videos}", f"captions_uri={captions}", f"out_uri={at('manifest')}", f"dataset={name}"],
-        ),
+        (clean.JOB, [f"videos_uri={videos}", f"out_uri={at('manifest')}", f"dataset={name}", *_labels(config, videos)]),
         (extract.JOB, [f"manifest_uri={at('manifest')}", f"out_uri={at('features')}"]),
         (train.JOB, [f"features_uri={at('features')}", f"run_uri={at('runs')}", *num_steps]),
     ]
@@ -52,6 +48,15 @@ def steps(config: DemoConfig) -> list[Step]:
     reports = [f"{arm}_report_uri={at('reports', f'{arm}.json')}" for arm in ARMS]
     chain.append((compare.JOB, [*reports, f"out_uri={at('comparison')}", f"name={name}"]))
     return chain
+
+
+def _labels(config: DemoConfig, videos: str) -> list[str]:
+    """Captions: as given, or a table in the folder, or one beside it of its name. Few own videos need larger splits."""
+    if not config.clips:
+        return [f"captions_uri={videos}/captions.tsv"]
+    likely = (paths.join(videos, "captions.tsv"), *(f"{videos.rstrip('/')}{suffix}" for suffix in (".tsv", ".csv")))
+    captions = config.captions or next((uri for uri in likely if paths.exists(uri)), "")
+    return [f"captions_uri={captions}", "cleaning.val_fraction=0.15", "cleaning.test_fraction=0.15"]
 
 
 def plan(config: DemoConfig) -> Sequence[str]:

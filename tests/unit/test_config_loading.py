@@ -30,6 +30,10 @@ def test_defaults_then_file_then_command_line(tmp_path: Path) -> None:
     assert load_config(Outer, file, ["size=5", "maybe=2"]) == Outer(size=5, inner=Inner(0.25), maybe=2)
 
 
+def test_nothing_behind_the_sign_is_the_empty_text() -> None:
+    assert load_config(Outer, None, ["name="]).name == ""
+
+
 def test_unknown_key_names_the_near_one() -> None:
     with pytest.raises(ConfigError, match=r"Unknown setting 'inner.rat' .* Did you mean inner.rate"):
         load_config(Outer, None, ["inner.rat=1"])
