@@ -12,7 +12,7 @@ from dmma_core.encoders.bundle import load_bundle
 from dmma_core.errors import DmmaError
 from dmma_core.evaluation.compare import compare, require_comparable
 from dmma_core.evaluation.report.curves import Curve, read_curves
-from dmma_core.evaluation.report.examples import DepthOf, choose_examples, make_examples
+from dmma_core.evaluation.report.examples import DepthOf, choose_examples, make_examples, write_example_sounds
 from dmma_core.evaluation.report.page import report_page
 from dmma_core.evaluation.report_file import Report, read_report
 from dmma_core.evaluation.verdict import table_markdown, table_record
@@ -25,9 +25,10 @@ FILES = ("table.md", "report.html", "table.json")
 
 
 def plan(config: CompareConfig) -> list[str]:
-    """Check both reports and write access; say what would be compared."""
+    """Check both reports, the depth encoder and write access; say what would be compared."""
     first, second = _reports(config)
     require_comparable(first, second)
+    _depth_of(first)
     paths.check_writable(config.out_uri)
     return [
         f"Would compare {second.arm} with {first.arm} on {len(first.clip_ids)} clips "
@@ -39,10 +40,12 @@ def run(config: CompareConfig) -> None:
     """Compare, write the tables and the page, and log them to MLflow where the runs are known there."""
     first, second = _reports(config)
     comparison = compare(first, second, config.num_resamples, config.seed)
-    examples = make_examples(first, second, choose_examples(first, config.num_examples), _depth_of(first))
+    chosen = choose_examples(first, config.num_examples)
+    examples = make_examples(first, second, chosen, _depth_of(first))
     curves, missing = _curves(first, second)
     page = report_page(config.name, comparison, curves, examples, missing)
     table = table_markdown(comparison)
+    write_example_sounds(first, second, chosen, paths.join(config.out_uri, "sounds"))
     paths.write_bytes(paths.join(config.out_uri, "table.md"), table.encode())
     paths.write_bytes(paths.join(config.out_uri, "report.html"), page.encode())
     paths.write_json(paths.join(config.out_uri, "table.json"), table_record(comparison))

@@ -151,7 +151,10 @@ def _notes(first: Report, second: Report) -> list[str]:
         if a[key] != b[key]:
             notes.append(f"The arms differ in their {what}: {a[key]} ({first.arm}) against {b[key]} ({second.arm}).")
     if not a["rendered_clips"]:
-        notes.append("Real clips: distances and onsets are not known, so the distance test cannot be made.")
+        notes.append(
+            "Real clips: distances and onsets are not known, so the distance test cannot be made. The tiny tagger knows "
+            "the sounds of rendered clips only, so what rests on it says little here."
+        )
     return notes
 
 

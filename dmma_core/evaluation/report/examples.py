@@ -20,14 +20,14 @@ from dmma_core.evaluation.metrics.distance import heard_distances_m
 from dmma_core.evaluation.metrics.log_mel import log_mel_levels_db
 from dmma_core.evaluation.report.charts import level_chart, spectrogram_chart
 from dmma_core.evaluation.report_file import Report
-from dmma_core.storage import media
+from dmma_core.storage import media, paths
 from dmma_core.storage.media.source import open_media
 
 Image = NDArray[np.uint8]
 DepthOf = Callable[[Image], NDArray[np.floating]]
 """Inverse depth [T, h, w] of frames [T, H, W, 3], from the encoder that the depth features come from."""
 
-_FPS, _MAX_HEIGHT = 25.0, 192
+_FPS, _MAX_HEIGHT = 25.0, 144
 _NUM_STRIP_FRAMES = 6
 
 
@@ -69,6 +69,20 @@ def make_examples(first: Report, second: Report, rows: Sequence[int], depth_of: 
     chosen = [(first.record["rows"][row], second.record["rows"][row]) for row in rows]
     scenes = known_scenes([_clip(a) for a, _ in chosen])
     return [_example(a, b, (first.arm, second.arm), scenes.get(a["clip_id"]), depth_of) for a, b in chosen]
+
+
+def write_example_sounds(first: Report, second: Report, rows: Sequence[int], folder_uri: str) -> None:
+    """Write the chosen clips' three sounds as `<clip_id>.<ground_truth or arm>.wav`, to be heard outside the page."""
+    for row in rows:
+        a, b = first.record["rows"][row], second.record["rows"][row]
+        sources = {
+            "ground_truth": (a["source_uri"], a["start_s"]),
+            first.arm: (a["sound_uri"], 0.0),
+            second.arm: (b["sound_uri"], 0.0),
+        }
+        for side, (uri, start_s) in sources.items():
+            audio_A = media.decode_audio(uri, RATE_HZ, start_s, a["duration_s"])
+            media.write_audio(paths.join(folder_uri, f"{a['clip_id']}.{side}.wav"), audio_A, RATE_HZ)
 
 
 def _example(

@@ -1,0 +1,63 @@
+"""The jobs evaluate and compare, from generated folders to the page, by their command lines."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.generated import GeneratedPair
+from ray_jobs import compare, evaluate
+
+
+def _settings(folder: Path) -> list[str]:
+    return [
+        f"baseline_report_uri={folder}/baseline.json",
+        f"depth_report_uri={folder}/depth.json",
+        f"out_uri={folder}/comparison",
+        "num_resamples=300",
+        "num_examples=1",
+    ]
+
+
+@pytest.fixture(scope="module")
+def reports(generated_pair: GeneratedPair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("jobs-compare")
+    for arm, uri in (("baseline", generated_pair.baseline), ("depth", generated_pair.depth)):
+        settings = [f"generated_uri={uri}", f"report_uri={folder}/{arm}.json"]
+        assert evaluate.JOB.main(["--dry-run", *settings]) == 0
+        assert not (folder / f"{arm}.json").exists()
+        assert evaluate.JOB.main(settings) == 0
+    return folder
+
+
+def test_compare_writes_tables_and_page(reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.JOB.main(["--dry-run", *_settings(reports)]) == 0
+    assert not (reports / "comparison").exists() or not any((reports / "comparison").iterdir())
+    assert compare.JOB.main(_settings(reports)) == 0
+    printed = capsys.readouterr().out
+    table = json.loads((reports / "comparison" / "table.json").read_text())
+    page = (reports / "comparison" / "report.html").read_text()
+    assert table["verdict"] in printed
+    assert (reports / "comparison" / "table.md").read_text() in printed
+    assert len(table["clip_ids"]) == 8
+    assert page.count("data:video/mp4;base64,") == 3
+    assert len(list((reports / "comparison" / "sounds").glob("*.wav"))) == 3
+    assert "The loss curves are not shown" in page, "the made runs logged no losses"
+
+
+def test_a_missing_report_and_other_clips_end_with_a_sentence(
+    reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare.JOB.main([*_settings(reports), f"depth_report_uri={tmp_path}/none.json"]) == 1
+    assert "There is no" in capsys.readouterr().err
+    record = json.loads((reports / "depth.json").read_text())
+    record["clip_ids"] = record["clip_ids"][:-1]
+    (tmp_path / "fewer.json").write_text(json.dumps(record))
+    assert compare.JOB.main([*_settings(reports), f"depth_report_uri={tmp_path}/fewer.json"]) == 1
+    assert "different clips" in capsys.readouterr().err
+
+
+def test_evaluate_needs_a_finished_generation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.JOB.main([f"generated_uri={tmp_path}", f"report_uri={tmp_path}/x.json"]) == 1
+    assert "dmma generate" in capsys.readouterr().err
+    assert evaluate.JOB.main([f"report_uri={tmp_path}/x.txt"]) == 2
