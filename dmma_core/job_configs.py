@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dmma_core.data.cleaning import CleaningConfig
 from dmma_core.data.scenes import SceneConfig
+from dmma_core.encoders.pretraining_config import PretrainingConfig
 from dmma_core.errors import ConfigError
 from dmma_core.evaluation.evaluator_config import EvaluatorConfig
 from dmma_core.generation.sampling_config import SamplingConfig
@@ -221,3 +222,12 @@ class DemoConfig:
     num_clips: int = 192
     num_steps: int | None = None
     work_uri: str = "demo-output"
+
+
+@dataclass(frozen=True)
+class PretrainTinyConfig:
+    """Weights and cards go to `out_uri`, or into the package where it is empty. `num_threads` are the CPU's for training."""
+
+    out_uri: str = ""
+    num_threads: int = 2
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)

@@ -5,7 +5,7 @@ microphone, stands at (0, 0, height). An object's own axes: x ahead, y to its le
 """
 
 from dataclasses import dataclass
-from math import copysign, cos, exp, floor, hypot, log, pi, sin
+from math import atan2, copysign, cos, exp, floor, hypot, log, pi, sin
 from typing import Any
 
 import numpy as np
@@ -168,13 +168,7 @@ def plan_scene(config: SceneConfig, index: int) -> Scene:
     kind = KINDS[object_class]
     rng = generator(config, index, 1)
     scale = _log_uniform(rng, 0.65, 1.5)
-    camera = Camera(
-        height_m=rng.uniform(1.35, 1.85),
-        pitch_rad=rng.uniform(0.10, 0.20),
-        focal_px=config.width * rng.uniform(1.02, 1.22),
-        picture_height=config.height,
-        picture_width=config.width,
-    )
+    camera = _plan_camera(config, rng)
     path = _plan_path(config, kind, motion, scale, rng)
     event_s = _plan_events(object_class, path.speed_m_s, scale, config.duration_s, rng)
     caption = f"{kind.phrase}, {MOTION_PHRASES[motion]}" if rng.random() < 0.5 else kind.phrase
@@ -191,6 +185,14 @@ def _class_and_motion(seed: int, index: int) -> tuple[str, str]:
     motion_order = np.stack([rng.permutation(len(MOTIONS)) for _ in OBJECT_CLASSES])
     which = int(class_order[round_, place])
     return OBJECT_CLASSES[which], MOTIONS[int(motion_order[which, round_])]
+
+
+def _plan_camera(config: SceneConfig, rng: np.random.Generator) -> Camera:
+    """A camera at a person's eyes, tilted down at least so far that the ground at `near_m` is in the picture."""
+    height_m, pitch_rad = rng.uniform(1.3, 1.75), rng.uniform(0.10, 0.20)
+    focal_px = config.width * rng.uniform(1.02, 1.22)
+    lowest_rad = atan2(height_m, 0.9 * config.near_m) - atan2(config.height / 2, focal_px)
+    return Camera(height_m, max(pitch_rad, lowest_rad), focal_px, config.height, config.width)
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

@@ -1,0 +1,31 @@
+"""Sizes of the tiny encoders' pre-training."""
+
+from dataclasses import dataclass
+
+from dmma_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """Sizes of the pre-training. Clips are rendered from `seed` for training and `seed + 1` for the figures."""
+
+    seed: int = 100
+    num_clips: int = 800
+    num_unseen_clips: int = 160
+    num_tagger_clips: int = 800
+    num_depth_steps: int = 1400
+    num_clip_steps: int = 1500
+    num_tagger_steps: int = 600
+    batch_size: int = 16
+    depth_rate: float = 1.5e-3
+    clip_rate: float = 1.0e-3
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ConfigError(f"{name} is {value}.", remedy="Use a positive number.")
+        if self.num_tagger_clips > self.num_clips:
+            raise ConfigError(
+                f"num_tagger_clips is {self.num_tagger_clips}, above num_clips {self.num_clips}.",
+                remedy="Use at most as many as are rendered.",
+            )

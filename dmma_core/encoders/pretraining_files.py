@@ -1,0 +1,48 @@
+"""Where the tiny encoders' weights lie: half-precision safetensors and a card that says what they reach."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from dmma_core.encoders import clip as clip_module
+from dmma_core.encoders import depth as depth_module
+from dmma_core.encoders.clip import ClipEncoder
+from dmma_core.encoders.depth import DepthEncoder
+from dmma_core.provenance import provenance
+from dmma_core.storage import paths
+from dmma_core.storage.tensor_files import write_tensors
+
+PACKAGE_FOLDER = clip_module.TINY_WEIGHTS.parent
+CARD = "CARD.json"
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@torch.no_grad()
+def rounded_to_half(module: Module) -> Module:
+    """Round all parameters to half precision, in place, as they will be stored: figures must be those of the files."""
+    for parameter in module.parameters():
+        parameter.copy_(parameter.half().float())
+    return module
+
+
+def save_tiny(folder: str | Path, clip: ClipEncoder, depth: DepthEncoder, record: Mapping[str, Any]) -> None:
+    """Write both weights in half precision and the card with `record`, sizes, and sha256, last."""
+    files = {clip_module.TINY_WEIGHTS.name: clip.model, depth_module.TINY_WEIGHTS.name: depth.network}
+    card: dict[str, Any] = {**record, "files": {}, "provenance": provenance()}
+    for name, module in files.items():
+        uri = paths.join(str(folder), name)
+        state = {
+            key: value.half() if value.is_floating_point() else value for key, value in module.state_dict().items()
+        }
+        write_tensors(uri, state)
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        card["files"][name] = {"sha256": paths.sha256_of(uri), "num_parameters": parameters}
+    paths.write_json(paths.join(str(folder), CARD), card)
+
+
+def read_card(folder: str | Path = PACKAGE_FOLDER) -> dict[str, Any]:
+    card: dict[str, Any] = paths.read_json(paths.join(str(folder), CARD))
+    return card
