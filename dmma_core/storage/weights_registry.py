@@ -1,0 +1,213 @@
+"""Every published file that DMMA can use: where its authors put it, its size, its sha256, its licence.
+
+The sha256 are those of the Git LFS pointers on the Hugging Face hub; for MiDaS, whose files lie on GitHub, they begin
+with the eight digits of the hash in the files' first names. Where none is published (None), the first fetch records it.
+"""
+
+from dataclasses import dataclass
+
+_MMAUDIO = "https://huggingface.co/hkchengrex/MMAudio/resolve/main"
+_MIDAS = "https://github.com/isl-org/MiDaS/releases/download"
+_DEPTH_ANYTHING = "https://huggingface.co/depth-anything/Depth-Anything-V2-Small-hf/resolve/main"
+
+NON_COMMERCIAL = "CC-BY-NC-4.0"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One published file. `name` is its name within DMMA, `filename` its path in the cache and in a mirror.
+
+    `size_bytes` is exact unless `size_is_rounded`: some sources publish megabytes only.
+    """
+
+    name: str
+    filename: str
+    url: str
+    license: str
+    purpose: str
+    size_bytes: int
+    sha256: str | None = None
+    size_is_rounded: bool = False
+
+
+FILES = (
+    WeightsFile(
+        "mmaudio_small_16k",
+        "mmaudio_small_16k.pth",
+        f"{_MMAUDIO}/weights/mmaudio_small_16k.pth",
+        NON_COMMERCIAL,
+        "MMAudio flow network, small, 16 kHz",
+        629_395_261,
+        "61987bcbd6fc689af063075d7efaef29425f65df155dac589c07fa8173a03c1c",
+    ),
+    WeightsFile(
+        "mmaudio_small_44k",
+        "mmaudio_small_44k.pth",
+        f"{_MMAUDIO}/weights/mmaudio_small_44k.pth",
+        NON_COMMERCIAL,
+        "MMAudio flow network, small, 44.1 kHz",
+        630_000_000,
+        "11fd92e860a58f0fac972706dd06034e49dceff2e1450bbde5703785c812b0f1",
+        size_is_rounded=True,
+    ),
+    WeightsFile(
+        "mmaudio_medium_44k",
+        "mmaudio_medium_44k.pth",
+        f"{_MMAUDIO}/weights/mmaudio_medium_44k.pth",
+        NON_COMMERCIAL,
+        "MMAudio flow network, medium, 44.1 kHz",
+        2_487_535_109,
+        "3c6b01b5767a92f71529474faffedca2309416ff822b57b0c8d18be218cfb41a",
+    ),
+    WeightsFile(
+        "mmaudio_large_44k",
+        "mmaudio_large_44k.pth",
+        f"{_MMAUDIO}/weights/mmaudio_large_44k.pth",
+        NON_COMMERCIAL,
+        "MMAudio flow network, large, 44.1 kHz",
+        4_120_388_840,
+        "b3094f49ec67847dc5cf989982033b674574fd35f313d2fe4e54de8998a576dd",
+    ),
+    WeightsFile(
+        "mmaudio_large_44k_v2",
+        "mmaudio_large_44k_v2.pth",
+        f"{_MMAUDIO}/weights/mmaudio_large_44k_v2.pth",
+        NON_COMMERCIAL,
+        "MMAudio flow network, large, 44.1 kHz, version 2",
+        4_122_474_715,
+        "a6bf693424fbd4ce0244fff8c412347714d5ac586e28dbeffadfa0f2b647af74",
+    ),
+    WeightsFile(
+        "mmaudio_vae_16k",
+        "v1-16.pth",
+        f"{_MMAUDIO}/ext_weights/v1-16.pth",
+        NON_COMMERCIAL,
+        "MMAudio audio VAE, 16 kHz",
+        686_652_758,
+        "15ad082c714ccf3771898a771fc6eebdc1d9c8d5c6154726906a97f43603d62c",
+    ),
+    WeightsFile(
+        "mmaudio_vae_44k",
+        "v1-44.pth",
+        f"{_MMAUDIO}/ext_weights/v1-44.pth",
+        NON_COMMERCIAL,
+        "MMAudio audio VAE, 44.1 kHz",
+        1_221_942_998,
+        "ab6cc15dc31947675f75c950c41f4dcfd0d6d1817555ac871f809ec388e4651a",
+    ),
+    WeightsFile(
+        "bigvgan_16k",
+        "best_netG.pt",
+        f"{_MMAUDIO}/ext_weights/best_netG.pt",
+        NON_COMMERCIAL,
+        "BigVGAN vocoder, 16 kHz (of Make-An-Audio 2, as shipped with MMAudio)",
+        449_217_313,
+        "970ca75ee4d5ce583e9396a4534acb14971ea2b4f1c22e038f476680c868a789",
+    ),
+    WeightsFile(
+        "bigvgan_v2_44k",
+        "bigvgan_v2_44khz_128band_512x.pt",
+        "https://huggingface.co/nvidia/bigvgan_v2_44khz_128band_512x/resolve/main/bigvgan_generator.pt",
+        "MIT",
+        "BigVGAN-v2 vocoder, 44.1 kHz",
+        489_000_000,
+        "d9fe7ec6bd0b44ed9d66973d5012d8181c1570b01e5c72df51973e241dccd357",
+        size_is_rounded=True,
+    ),
+    WeightsFile(
+        "synchformer",
+        "synchformer_state_dict.pth",
+        f"{_MMAUDIO}/ext_weights/synchformer_state_dict.pth",
+        NON_COMMERCIAL,
+        "Synchformer, visual encoder at 24 features a second (as shipped with MMAudio)",
+        950_058_171,
+        "8aff082f2df5c3bc52759db0c865c7ee772ae6400b860d1b7e90413f2defb67c",
+    ),
+    WeightsFile(
+        "clip_dfn5b_h14_384",
+        "dfn5b_clip_vit_h_14_384.bin",
+        "https://huggingface.co/apple/DFN5B-CLIP-ViT-H-14-378/resolve/main/open_clip_pytorch_model.bin",
+        "Apple sample code licence (research)",
+        "CLIP ViT-H/14 for pictures of 384 pixels, in open_clip's layout",
+        3_950_000_000,
+        size_is_rounded=True,
+    ),
+    WeightsFile(
+        "midas_dpt_hybrid_384",
+        "dpt_hybrid_384.pt",
+        f"{_MIDAS}/v3/dpt_hybrid_384.pt",
+        "MIT",
+        "MiDaS v3 DPT-Hybrid, the depth network of DeepMMAudio",
+        492_757_791,
+        "501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853",
+    ),
+    WeightsFile(
+        "midas_dpt_large_384",
+        "dpt_large_384.pt",
+        f"{_MIDAS}/v3/dpt_large_384.pt",
+        "MIT",
+        "MiDaS v3 DPT-Large",
+        1_376_378_527,
+        "2f21e586477d90cb9624c7eef5df7891edca49a1c4795ee2cb631fd4daa6ca69",
+    ),
+    WeightsFile(
+        "midas_v21_small_256",
+        "midas_v21_small_256.pt",
+        f"{_MIDAS}/v2_1/midas_v21_small_256.pt",
+        "MIT",
+        "MiDaS v2.1 small",
+        85_761_505,
+        "70d6b9c891758c67f974a6097fb0c608c7ee67fb81ac3e5588847d5596d56fca",
+    ),
+    WeightsFile(
+        "depth_anything_v2_small",
+        "depth_anything_v2_small/model.safetensors",
+        f"{_DEPTH_ANYTHING}/model.safetensors",
+        "Apache-2.0",
+        "Depth Anything V2 small, for transformers",
+        99_200_000,
+        "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
+        size_is_rounded=True,
+    ),
+    WeightsFile(
+        "depth_anything_v2_small_config",
+        "depth_anything_v2_small/config.json",
+        f"{_DEPTH_ANYTHING}/config.json",
+        "Apache-2.0",
+        "Its architecture",
+        950,
+        size_is_rounded=True,
+    ),
+    WeightsFile(
+        "depth_anything_v2_small_preprocessor",
+        "depth_anything_v2_small/preprocessor_config.json",
+        f"{_DEPTH_ANYTHING}/preprocessor_config.json",
+        "Apache-2.0",
+        "Its input size and normalisation",
+        775,
+        size_is_rounded=True,
+    ),
+)
+
+# What a whole task needs, so that one word fetches it.
+GROUPS = {
+    "bundle_mmaudio_16k": (
+        "clip_dfn5b_h14_384",
+        "synchformer",
+        "midas_dpt_hybrid_384",
+        "mmaudio_vae_16k",
+        "bigvgan_16k",
+    ),
+    "bundle_mmaudio_44k": (
+        "clip_dfn5b_h14_384",
+        "synchformer",
+        "midas_dpt_hybrid_384",
+        "mmaudio_vae_44k",
+        "bigvgan_v2_44k",
+    ),
+    "depth_anything_v2_small_folder": (
+        "depth_anything_v2_small",
+        "depth_anything_v2_small_config",
+        "depth_anything_v2_small_preprocessor",
+    ),
+}

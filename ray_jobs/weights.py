@@ -1,0 +1,101 @@
+"""`dmma weights`: the published weights on this machine. Not a Ray job; it has sub-commands of its own."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from dmma_core.errors import DmmaError
+from dmma_core.log import setup_logging
+from dmma_core.storage import weights
+from dmma_core.storage.weights_registry import GROUPS
+
+_HELP = """\
+The tiny encoders come with DMMA and need none of this. The published networks of MMAudio, BigVGAN, CLIP, Synchformer
+and MiDaS are fetched once into a cache folder (DMMA_CACHE, or ~/.cache/dmma/weights) and compared with their sha256.
+
+  dmma weights list                                   what there is, its size and licence, and what is here
+  dmma weights fetch bundle_mmaudio_44k               all that the 44.1 kHz encoder bundle needs
+  dmma weights fetch mmaudio_small_44k                one file; a fetch that broke off goes on
+  dmma weights fetch all --mirror gs://bucket/weights from your own mirror (any copy of a cache folder)
+  dmma weights verify all                             compare everything that is here with its sha256
+  dmma weights where mmaudio_small_44k                its path, for scripts
+
+Machines without internet: fetch elsewhere, copy the cache folder, and set DMMA_CACHE or give --mirror.
+Weights under CC-BY-NC-4.0 may not be used commercially."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command. Returns the exit code; prints one sentence for a user's error."""
+    arguments = _parser().parse_args(argv)
+    setup_logging()
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except DmmaError as error:
+        print(f"dmma weights: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("dmma weights: stopped. Run the same command to go on where it broke off.", file=sys.stderr)
+        return 130
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    present, _ = weights.inventory()
+    for name, file in weights.REGISTRY.items():
+        size = f"{file.size_bytes / 1e6:,.1f} MB"
+        here = "here" if name in present else "-"
+        print(f"{here:<5}{name:<38}{size:>13}  {file.license:<37}{file.purpose}")
+    print(f"\nGroups: {', '.join((*GROUPS, 'all'))}.\nCache: {weights.cache_folder()}")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    for name in weights.expand(arguments.names):
+        print(weights.fetch(name, arguments.mirror, arguments.offline))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    names, (present, _) = weights.expand(arguments.names), weights.inventory()
+    if arguments.names == ["all"]:
+        names = present
+    failed = 0
+    for name in names:
+        try:
+            print(f"OK    {name}: sha256 {weights.verify(name)}")
+        except DmmaError as error:
+            failed += 1
+            print(f"FAIL  {name}: {error}")
+    if not names:
+        print(f"There are no weights in {weights.cache_folder()}.")
+    return 1 if failed else 0
+
+
+def _where(arguments: argparse.Namespace) -> int:
+    for name in weights.expand(arguments.names):
+        print(weights.path_of(name))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dmma weights", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(metavar="list|fetch|verify|where", required=True)
+    commands.add_parser("list", help="all published files, and which are here").set_defaults(command=_list)
+    for name, command, summary in (
+        ("fetch", _fetch, "bring files into the cache, with resume, and compare their sha256"),
+        ("verify", _verify, "compare files in the cache with their sha256"),
+        ("where", _where, "print the local path of files"),
+    ):
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.add_argument("names", nargs="+", metavar="NAME", help="a name of `dmma weights list`, a group, or all")
+        sub.set_defaults(command=command)
+        if name == "fetch":
+            sub.add_argument("--mirror", metavar="URI", help="folder, gs:// or http(s):// with the same file names")
+            sub.add_argument("--offline", action="store_true", help="fetch nothing; fail where a file is absent")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,283 @@
+"""The registry of published weights, against a real web server on loopback that misbehaves on request."""
+
+import hashlib
+import pickle
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dmma_core.errors import StorageError, WeightsError
+from dmma_core.storage import download as download_module
+from dmma_core.storage import paths, weights
+from dmma_core.storage.weights_registry import FILES, GROUPS, NON_COMMERCIAL
+from ray_jobs.weights import main
+
+DATA = np.random.default_rng(0).bytes((3 << 20) + 17)
+SHA256 = hashlib.sha256(DATA).hexdigest()
+NAME = "mmaudio_small_16k"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves DATA at every path. `break_after` bytes of each answer the connection is closed, `breaks` times."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.data, self.break_after, self.breaks, self.knows_ranges, self.status = DATA, 0, 0, True, 200
+        self.ranges: list[str | None] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server, wanted = self.server, self.headers.get("Range")
+        server.ranges.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.knows_ranges else 0
+        if server.status != 200 or start >= len(server.data):
+            self.send_response(416 if server.status == 200 else server.status)
+            self.send_header("Content-Range", f"bytes */{len(server.data)}")
+            self.end_headers()
+            return
+        body = server.data[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if server.breaks:
+            server.breaks -= 1
+            body = body[: server.break_after]
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Path:
+    """An empty cache, and a registry whose file NAME lies on the test's server."""
+    entry = replace(weights.REGISTRY[NAME], url=f"{server.url}/x.pth", size_bytes=len(DATA), sha256=SHA256)
+    monkeypatch.setattr(weights, "REGISTRY", {**weights.REGISTRY, NAME: entry})
+    monkeypatch.setattr(download_module.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("DMMA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_file_is_fetched_once(cache: Path, server: Server) -> None:
+    path = weights.fetch(NAME)
+    assert Path(path).read_bytes() == DATA and path == weights.path_of(NAME)
+    weights.fetch(NAME)
+    assert len(server.ranges) == 1
+    assert sorted(file.name for file in cache.iterdir()) == [
+        "mmaudio_small_16k.pth",
+        "mmaudio_small_16k.pth.verified.json",
+    ]
+    assert weights.inventory()[0] == [NAME]
+
+
+def test_a_broken_connection_goes_on_where_it_broke(server: Server) -> None:
+    server.breaks, server.break_after = 2, 1_000_000
+    weights.fetch(NAME)
+    assert server.ranges == [None, "bytes=1000000-", "bytes=2000000-"]
+
+
+def test_a_later_run_goes_on_where_the_first_gave_up(cache: Path, server: Server) -> None:
+    server.breaks, server.break_after = 1, 1_500_000
+    cache.mkdir()
+    (cache / "mmaudio_small_16k.pth.part").write_bytes(DATA[:700_000])
+    weights.fetch(NAME)
+    assert server.ranges == ["bytes=700000-", "bytes=2200000-"]
+
+
+def test_a_server_that_never_delivers_is_given_up_with_a_sentence(cache: Path, server: Server) -> None:
+    server.breaks, server.break_after = 100, 0
+    with pytest.raises(StorageError, match=r"broke off after 0\.0 MiB .* Run the same command again"):
+        weights.fetch(NAME)
+    assert not (cache / "mmaudio_small_16k.pth").exists()
+
+
+def test_a_server_without_ranges_starts_again(cache: Path, server: Server) -> None:
+    server.knows_ranges = False
+    cache.mkdir()
+    (cache / "mmaudio_small_16k.pth.part").write_bytes(b"x" * 5000)
+    assert Path(weights.fetch(NAME)).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("left", [DATA, DATA + b"more"])
+def test_a_whole_or_overlong_part_is_settled(cache: Path, left: bytes) -> None:
+    cache.mkdir()
+    (cache / "mmaudio_small_16k.pth.part").write_bytes(left)
+    assert Path(weights.fetch(NAME)).read_bytes() == DATA
+
+
+def test_another_sha256_is_never_kept(cache: Path, server: Server) -> None:
+    server.data = DATA[:-1] + b"!"
+    with pytest.raises(WeightsError, match=f"published is {SHA256}.* It was removed"):
+        weights.fetch(NAME)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_truncated_or_changed_file_is_found(cache: Path) -> None:
+    path = Path(weights.fetch(NAME))
+    path.write_bytes(DATA[:-1] + b"!")
+    with pytest.raises(WeightsError, match="has sha256 .* expected"):
+        weights.verify(NAME)
+    path.write_bytes(DATA[:1000])
+    for check in (weights.path_of, weights.verify, weights.fetch):
+        with pytest.raises(WeightsError, match=r"has 1,000 bytes, published are 3,145,745: it is truncated"):
+            check(NAME)
+
+
+def test_an_absent_file_says_how_to_get_it(cache: Path) -> None:
+    with pytest.raises(WeightsError, match=f"are missing.* Get them with `dmma weights fetch {NAME}`"):
+        weights.path_of(NAME)
+    with pytest.raises(WeightsError, match=r"--offline forbids .* on a connected machine"):
+        weights.fetch(NAME, offline=True)
+    with pytest.raises(WeightsError, match=r"no published weights 'mmaudio_smal_16k'\. Known: mmaudio_small_16k"):
+        weights.path_of("mmaudio_smal_16k")
+
+
+def test_offline_is_content_with_what_is_there(server: Server) -> None:
+    weights.fetch(NAME)
+    assert weights.fetch(NAME, offline=True) == weights.path_of(NAME)
+    assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize(("status", "sentence"), [(404, "refused .HTTP 404"), (403, "HTTP 403"), (503, "HTTP 503")])
+def test_a_refusing_server_is_a_sentence(server: Server, status: int, sentence: str) -> None:
+    server.status = status
+    with pytest.raises(StorageError, match=sentence):
+        weights.fetch(NAME)
+
+
+def test_no_server_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(weights.REGISTRY[NAME], url="http://127.0.0.1:9/x.pth")
+    monkeypatch.setattr(weights, "REGISTRY", {NAME: entry})
+    with pytest.raises(StorageError, match="Connection refused"):
+        weights.fetch(NAME)
+
+
+def test_a_full_disk_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = download_module.shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(download_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(StorageError, match=r"The disk is full.* DMMA_CACHE"):
+        weights.fetch(NAME)
+
+
+def test_mirrors(server: Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local, gs:// and http: any copy of a cache folder."""
+    weights.fetch(NAME)
+    server.status = 500
+    paths.write_bytes(f"{bucket}/weights/mmaudio_small_16k.pth", DATA)
+    for index, mirror in enumerate((str(tmp_path / "cache"), f"{bucket}/weights")):
+        monkeypatch.setenv("DMMA_CACHE", str(tmp_path / f"cache-{index}"))
+        assert Path(weights.fetch(NAME, mirror=mirror)).read_bytes() == DATA
+    server.status = 200
+    monkeypatch.setenv("DMMA_CACHE", str(tmp_path / "cache-http"))
+    assert Path(weights.fetch(NAME, mirror=f"{server.url}/copy/")).read_bytes() == DATA
+
+
+def test_a_first_fetch_records_what_nobody_published(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(weights.REGISTRY[NAME], sha256=None)
+    monkeypatch.setattr(weights, "REGISTRY", {NAME: entry})
+    path = Path(weights.fetch(NAME))
+    assert weights.verify(NAME) == SHA256
+    path.write_bytes(DATA[::-1])
+    with pytest.raises(WeightsError, match="expected " + SHA256):
+        weights.verify(NAME)
+
+
+def test_two_fetches_of_one_file_do_not_mix(cache: Path) -> None:
+    cache.mkdir()
+    with (
+        download_module._locked(cache / "mmaudio_small_16k.pth.part"),
+        pytest.raises(StorageError, match="being fetched by another process"),
+    ):
+        weights.fetch(NAME)
+
+
+def test_the_registry_is_in_order() -> None:
+    assert len({file.name for file in FILES}) == len({file.filename for file in FILES}) == len(FILES)
+    assert {name for names in GROUPS.values() for name in names} <= {file.name for file in FILES}
+    for file in FILES:
+        assert file.url.startswith("https://") and file.size_bytes > 0
+        assert file.sha256 is None or len(file.sha256) == 64
+        assert file.license == NON_COMMERCIAL or "MMAudio/" not in file.url
+    assert weights.expand(["bundle_mmaudio_44k", "synchformer"]) == list(GROUPS["bundle_mmaudio_44k"])
+    assert weights.expand(["all"]) == [file.name for file in FILES]
+
+
+def test_state_dicts_are_read_wherever_they_lie(tmp_path: Path) -> None:
+    state = {"a.weight": torch.arange(6.0).half().reshape(2, 3), "b": torch.tensor(1)}
+    torch.save(state, tmp_path / "plain.pth")
+    torch.save({"generator": state, "step": 3}, tmp_path / "inside.pt")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "new.safetensors")
+    for name in ("plain.pth", "inside.pt", "old.pt", "new.safetensors"):
+        read = weights.read_state_dict(str(tmp_path / name), ("state_dict", "generator"))
+        assert read.keys() == state.keys() and all(torch.equal(read[key], state[key]) for key in state)
+    with pytest.raises(WeightsError, match="does not hold a state dict"):
+        weights.read_state_dict(str(tmp_path / "inside.pt"))
+
+
+class Exploit:
+    """Unpickling it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
+    marker = tmp_path / "was-run"
+    torch.save({"a": torch.zeros(1), "b": Exploit(marker)}, tmp_path / "evil.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Exploit(marker)))
+    with pytest.raises(WeightsError, match=r"holds more than tensors \(\S+\) and was not opened"):
+        weights.read_state_dict(str(tmp_path / "evil.pth"))
+    with pytest.raises(WeightsError, match="its pickle is damaged, or not one of tensors"):
+        weights.read_state_dict(str(tmp_path / "raw.pth"))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500])
+def test_a_truncated_state_dict_is_a_sentence(tmp_path: Path, keep: int) -> None:
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:keep])
+    with pytest.raises(WeightsError, match=r"cut\.pth is truncated"):
+        weights.read_state_dict(str(tmp_path / "cut.pth"))
+    with pytest.raises(WeightsError, match="There is no weights file"):
+        weights.read_state_dict(str(tmp_path / "absent.pth"))
+
+
+def test_the_command(cache: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["where", NAME]) == 1
+    assert "Get them with `dmma weights fetch" in capsys.readouterr().err
+    assert main(["fetch", NAME]) == 0
+    assert "may not be used commercially" in capsys.readouterr().err
+    assert main(["verify", "all"]) == 0 and SHA256 in capsys.readouterr().out
+    assert main(["where", NAME]) == 0 and capsys.readouterr().out.strip() == str(cache / "mmaudio_small_16k.pth")
+    assert main(["list"]) == 0
+    listing = capsys.readouterr().out
+    assert "here mmaudio_small_16k" in listing and "CC-BY-NC-4.0" in listing and str(cache) in listing
+    (cache / "mmaudio_small_16k.pth").write_bytes(b"x")
+    assert main(["verify", NAME]) == 1 and "FAIL" in capsys.readouterr().out
+    assert main(["fetch", "midas_v21_small_256", "--offline"]) == 1
