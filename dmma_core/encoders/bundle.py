@@ -4,7 +4,9 @@
 "mmaudio_44k" are the published encoders of MMAudio and DeepMMAudio with the published weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +16,29 @@ from torch import Tensor
 from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.encoders import clip as clip_module
 from dmma_core.encoders import depth as depth_module
-from dmma_core.encoders.clip import ClipEncoder, tiny_clip
-from dmma_core.encoders.depth import SCALAR_NAMES, DepthEncoder, tiny_depth
+from dmma_core.encoders.bundle_options import TRANSFORMERS_NETWORKS, BundleOptions, parse_bundle_name
+from dmma_core.encoders.clip import ClipEncoder, full_clip, tiny_clip
+from dmma_core.encoders.depth import SCALAR_NAMES, DepthEncoder, midas_depth, tiny_depth
+from dmma_core.encoders.dpt import TINY_DPT
 from dmma_core.encoders.synchformer import (
     SEGMENT_FRAMES,
     SynchformerEncoder,
+    full_synchformer,
     num_sync_features,
     tiny_random_synchformer,
 )
+from dmma_core.encoders.transformers_depth import transformers_depth
 from dmma_core.errors import ConfigError, WeightsError
 from dmma_core.models.audio_codec.codec import AudioCodec
+from dmma_core.models.audio_codec.mmaudio_codec import MMAudioCodec
 from dmma_core.models.audio_codec.spectral import SpectralCodec
 from dmma_core.storage.media import DecodedClip, FrameRequest
+from dmma_core.storage.weights import path_of, read_state_dict
 from dmma_core.tensors import Array, TensorSpec
 
 RGB_FPS = 8.0
 SYNC_FPS = 25.0
+_CONTAINERS = ("state_dict", "generator")  # keys under which published audio networks lie
 
 
 class Bundle:
@@ -114,7 +123,7 @@ class Bundle:
         return {
             "rgb": self.clip.encode_images(frames_THWC).reshape(*shape, -1),
             "depth": self.clip.encode_pixels(pictures_TCHW).reshape(*shape, -1),
-            "depth_scalars": torch.stack([depth_module.depth_scalars(maps_THW) for maps_THW in maps]),
+            "depth_scalars": torch.stack([depth_module.depth_scalars(maps_THW, RGB_FPS) for maps_THW in maps]),
             "sync": self.synchformer.encode_frames(sync_BTHWC),
         }
 
@@ -155,37 +164,72 @@ def load_bundle(
     weights: Mapping[str, str] | None = None,
     depth_normalization: str | None = None,
     half_precision: bool = False,
+    with_vocoder: bool = True,
 ) -> Bundle:
-    """Build the bundle `name` for clips of `duration_s` on `device`.
+    """Build the bundle of the full name `name` (see `bundle_options`) for clips of `duration_s` on `device`.
 
-    `weights` maps a role ("clip", "depth", …) to a file that replaces the bundle's own. `depth_normalization` replaces
-    the bundle's own (tiny: per_clip; mmaudio: per_frame, the published one). `half_precision` runs the depth network
-    in half precision. Raises ConfigError for an unknown bundle and WeightsError where weights are missing: there is no
-    fall-back to random weights.
+    `depth_normalization` and `half_precision` (of the depth network; for GPUs) are options of the name that may be
+    given apart; the schema holds the full name. `weights` maps a role ("clip", "depth", "synchformer", "vae", "vocoder") to
+    a file that replaces the registered one. Extraction needs no vocoder, which the published codecs decode with.
+    Raises ConfigError for an unknown name or option and WeightsError where weights are missing or do not fit: there is
+    no fall-back to random weights.
     """
-    if name not in _BUNDLES:
-        raise ConfigError(f"There is no encoder bundle {name!r}.", remedy=f"Use one of {sorted(_BUNDLES)}.")
-    bundle = _BUNDLES[name](duration_s, dict(weights or {}), depth_normalization, half_precision)
+    options = parse_bundle_name(name)
+    if depth_normalization is not None and depth_normalization != options.normalization:
+        options = replace(options, normalization=depth_normalization, raw_scale=None)
+    options = replace(options, half_precision=half_precision or options.half_precision)
+    files = dict(weights or {})
+    load = _load_tiny if options.bundle == "tiny" else partial(_load_mmaudio, with_vocoder=with_vocoder)
+    clip, synchformer, codec = load(options, files)
+    bundle = Bundle(options.name, duration_s, clip, load_depth(options, files.get("depth")), synchformer, codec)
     for part in (bundle.clip, bundle.depth, bundle.synchformer, bundle.codec):
         part.to(device).eval().requires_grad_(False)
     return bundle
 
 
-def _tiny(duration_s: float, weights: Mapping[str, str], normalization: str | None, half_precision: bool) -> Bundle:
-    own = {"clip": clip_module.TINY_WEIGHTS, "depth": depth_module.TINY_WEIGHTS}
-    paths = {role: weights.get(role, str(path)) for role, path in own.items()}
-    for role, path in paths.items():
-        if not Path(path).is_file():
-            raise WeightsError(
-                f"The tiny {role} weights {path} are missing.", remedy="Make them with `dmma pretrain-tiny`."
-            )
-    depth = tiny_depth(paths["depth"], normalization=normalization or "per_clip", half_precision=half_precision)
-    return Bundle("tiny", duration_s, tiny_clip(paths["clip"]), depth, tiny_random_synchformer(), SpectralCodec())
+def load_depth(options: BundleOptions, file: str | None = None) -> DepthEncoder:
+    """The depth encoder of a bundle alone; `file` replaces the registered weights."""
+    network = options.depth_network
+    settings = (options.normalization, options.raw_scale, options.half_precision)
+    if network == TINY_DPT.name:
+        return tiny_depth(_packaged("depth", file, depth_module.TINY_WEIGHTS), *settings)
+    if network in TRANSFORMERS_NETWORKS:
+        parts = [path_of(network + part) for part in ("", "_config", "_preprocessor")]
+        return transformers_depth(file or str(Path(parts[0]).parent), *settings)
+    return midas_depth(file or path_of(f"midas_{network.removeprefix('midas_')}"), network, *settings)
 
 
-_BUNDLES: Mapping[str, Callable[[float, Mapping[str, str], str | None, bool], Bundle]] = {
-    "tiny": _tiny,
-}
+_Parts = tuple[ClipEncoder, SynchformerEncoder, AudioCodec]
+
+
+def _load_tiny(options: BundleOptions, files: Mapping[str, str]) -> _Parts:
+    clip = tiny_clip(_packaged("clip", files.get("clip"), clip_module.TINY_WEIGHTS))
+    return clip, tiny_random_synchformer(), SpectralCodec()
+
+
+def _load_mmaudio(options: BundleOptions, files: Mapping[str, str], with_vocoder: bool) -> _Parts:
+    mode = options.bundle.removeprefix("mmaudio_")
+    vocoder = {"16k": "bigvgan_16k", "44k": "bigvgan_v2_44k"}[mode]
+
+    def file(role: str, registered: str) -> str:
+        return files.get(role) or path_of(registered)
+
+    codec = MMAudioCodec(
+        mode,
+        read_state_dict(file("vae", f"mmaudio_vae_{mode}"), containers=_CONTAINERS),
+        read_state_dict(file("vocoder", vocoder), containers=_CONTAINERS) if with_vocoder else None,
+    )
+    clip = full_clip(file("clip", "clip_dfn5b_h14_384"))
+    return clip, full_synchformer(file("synchformer", "synchformer")), codec
+
+
+def _packaged(role: str, file: str | None, own: Path) -> str:
+    path = Path(file) if file else own
+    if not path.is_file():
+        raise WeightsError(
+            f"The tiny {role} weights {path} are missing.", remedy="Make them with `dmma pretrain-tiny`."
+        )
+    return str(path)
 
 
 def _numpy(tensor: Tensor) -> Array:

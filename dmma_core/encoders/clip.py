@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmma_core.encoders.loading import fingerprint, load_strictly, read_state
+from dmma_core.encoders.loading import fingerprint, load_strictly
 from dmma_core.encoders.torchvision_shim import import_open_clip
 from dmma_core.errors import WeightsError
+from dmma_core.storage.weights import read_state_dict
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images (OpenAI's CLIP, shared by DFN5B)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -206,13 +207,13 @@ def tiny_clip(weights: str | None = None) -> ClipEncoder:
     """The tiny CLIP, with the weights of a file, or untrained where `weights` is None (only training starts so)."""
     encoder = ClipEncoder(TINY)
     if weights is not None:
-        encoder.load(read_state(weights), weights)
+        encoder.load(read_state_dict(weights), weights)
     return encoder.eval()
 
 
 def full_clip(weights: str) -> ClipEncoder:
     """DFN5B ViT-H/14 at 384 pixels, with the weights of its published `open_clip_pytorch_model.bin` or safetensors."""
-    state = read_state(weights, containers=("state_dict",))
+    state = read_state_dict(weights, containers=("state_dict",))
     if "visual.conv1.weight" not in state:
         raise WeightsError(f"{weights} holds no open_clip model.", remedy="Give open_clip_pytorch_model.bin of DFN5B.")
     encoder = ClipEncoder(DFN5B_VIT_H_14_384)

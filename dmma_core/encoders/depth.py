@@ -15,20 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmma_core.encoders.dpt import DPT_HYBRID_384, DPT_LARGE_384, TINY_DPT, Dpt
-from dmma_core.encoders.loading import fingerprint, read_state
+from dmma_core.encoders.loading import fingerprint
 from dmma_core.encoders.midas_small import MidasSmall
 from dmma_core.errors import ConfigError
+from dmma_core.storage.weights import read_state_dict
 
 NORMALIZATIONS = ("per_frame", "per_clip", "raw_scaled")
 SCALAR_NAMES = (
-    "log_p05",
-    "log_p50",
-    "log_p95",
+    "log_p25",
+    "log_p75",
     "log_max",
     "log_mean",
-    "relative_std",
     "log_centre",
     "log_foreground",
+    "log_foreground_per_s",
+    "relative_std",
 )
 TINY_WEIGHTS = Path(__file__).parent / "tiny_weights" / "depth.safetensors"
 MIDAS_VARIANTS: Mapping[str, Callable[[], Dpt | MidasSmall]] = {
@@ -143,13 +144,13 @@ def depth_pictures(depth_THW: Tensor, side: int) -> Tensor:
     return pictures_TCHW.expand(-1, 3, -1, -1)
 
 
-def depth_scalars(inverse_depth_THW: Tensor) -> Tensor:
-    """Per frame statistics [T, K] of raw inverse depth of ONE clip, columns `SCALAR_NAMES`.
+def depth_scalars(inverse_depth_THW: Tensor, fps: float) -> Tensor:
+    """Per frame statistics [T, K] of raw inverse depth of ONE clip at `fps`, columns `SCALAR_NAMES`.
 
     Logarithms (natural, of values floored at 0.01) make a constant factor of distance a constant offset, whatever the
-    network's unit; their change over time is approach and retreat. `log_centre` is the mean over the middle quarter of
-    the picture. `log_foreground` is the mean over what stands nearer than the clip's own median picture, weighted by
-    how much: with a steady camera, the moving object; where nothing moves it equals `log_mean`.
+    network's unit. `log_centre` is the mean over the middle quarter of the picture. `log_foreground` is the mean over
+    what stands nearer than the clip's own median picture, weighted by how much: with a steady camera, the moving
+    object; where nothing moves it equals `log_mean`. `log_foreground_per_s` is its change: approach is positive.
     """
     num_frames, height, width = inverse_depth_THW.shape
     if not num_frames:
@@ -160,12 +161,14 @@ def depth_scalars(inverse_depth_THW: Tensor) -> Tensor:
     excess_TP = (flat_TP - flat_TP.median(0).values).clamp_min(0)
     weight_TP = excess_TP + 1e-4 * mean_T[:, None] + _EPSILON
     foreground_T = (weight_TP * flat_TP).sum(1) / weight_TP.sum(1)
-    ranks = torch.tensor([0.05, 0.5, 0.95], dtype=flat_TP.dtype, device=flat_TP.device)
-    percentiles_3T = torch.stack([torch.quantile(flat_P, ranks) for flat_P in flat_TP], dim=1)
-    levels = [*percentiles_3T, flat_TP.amax(1), mean_T]
-    logs = [level_T.clamp_min(_FLOOR).log() for level_T in [*levels, centre_THW.mean((1, 2)), foreground_T]]
+    ranks = torch.tensor([0.25, 0.75], dtype=flat_TP.dtype, device=flat_TP.device)
+    quartiles_2T = torch.stack([torch.quantile(flat_P, ranks) for flat_P in flat_TP], dim=1)
+    levels_KT = torch.stack([*quartiles_2T, flat_TP.amax(1), mean_T, centre_THW.mean((1, 2)), foreground_T])
+    logs_KT = levels_KT.clamp_min(_FLOOR).log()
+    neighbours_T = F.pad(logs_KT[-1:], (1, 1), mode="replicate")[0] if num_frames > 1 else logs_KT[-1].expand(3)
+    change_T = (neighbours_T[2:] - neighbours_T[:-2]) * (fps / 2)
     relative_std_T = flat_TP.std(1) / mean_T.clamp_min(_FLOOR)
-    return torch.stack([*logs[:5], relative_std_T, *logs[5:]], dim=1)
+    return torch.stack([*logs_KT, change_T, relative_std_T], dim=1)
 
 
 def resize_like_midas(frames_THWC: Tensor, config: DepthConfig) -> Tensor:
@@ -202,17 +205,23 @@ def midas_size(height: int, width: int, config: DepthConfig) -> tuple[int, int]:
 
 
 def tiny_depth(
-    weights: str | None = None, normalization: str = "per_clip", half_precision: bool = False
+    weights: str | None = None,
+    normalization: str = "per_clip",
+    raw_scale: float | None = None,
+    half_precision: bool = False,
 ) -> DepthEncoder:
-    """The tiny DPT with the weights of a file, or untrained where `weights` is None (only training starts so)."""
+    """The tiny DPT with the weights of a file, or untrained where `weights` is None (only training starts so).
+
+    Its inverse depth is in 1/m; `raw_scale` None shows 1 m as white.
+    """
     network = Dpt(TINY_DPT)
     if weights is not None:
-        network.load(read_state(weights), weights)
+        network.load(read_state_dict(weights), weights)
     config = DepthConfig(
         TINY_DPT.name,
         network.image_size,
         network.size_multiple,
-        raw_scale=1.0,
+        raw_scale=raw_scale or 1.0,
         normalization=normalization,
         half_precision=half_precision,
     )
@@ -233,7 +242,7 @@ def midas_depth(
     if variant not in MIDAS_VARIANTS:
         raise ConfigError(f"There is no depth network {variant!r}.", remedy=f"Use one of {sorted(MIDAS_VARIANTS)}.")
     network = MIDAS_VARIANTS[variant]()
-    network.load(read_state(weights, containers=("model",)), weights)
+    network.load(read_state_dict(weights, containers=("model",)), weights)
     config = DepthConfig(
         variant,
         network.image_size,

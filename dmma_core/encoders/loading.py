@@ -1,54 +1,29 @@
-"""Weights into encoders: strict loading with sentences, fingerprints, and weights that are openly random."""
+"""Weights into encoders: strict loading with a sentence, fingerprints, and weights that are openly random."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dmma_core.errors import WeightsError
-from dmma_core.storage import tensor_files
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-def read_state(path: str, containers: Iterable[str] = ()) -> dict[str, Tensor]:
-    """State dict of a .safetensors file, or of a .pt/.pth/.bin file read without unpickling code.
-
-    The dict may lie under one of the keys `containers` (for example "state_dict" or "model").
-    Raises WeightsError for a file that is missing, damaged, or holds anything but tensors.
-    """
-    if path.endswith(".safetensors"):
-        return tensor_files.read_tensors(path)
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"There is no weights file {path}.", remedy="Fetch it with `dmma weights fetch`.") from error
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, … for a damaged file
-        raise WeightsError(
-            f"{path} is not a readable PyTorch weights file ({type(error).__name__}).",
-            remedy="It may be truncated or hold code; fetch it again and compare its sha256.",
-        ) from error
-    for container in containers:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(container), Mapping):
-            loaded = loaded[container]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path} does not hold a state dict (a mapping of names to tensors).")
-    return dict(loaded)
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Copy `state` into `module`; half-precision tensors are accepted and widened.
 
-    Raises WeightsError that lists missing, unexpected and misshapen tensors; then the module is unchanged.
+    Raises WeightsError that lists missing, unexpected, misshapen and not finite tensors; then the module is unchanged.
     """
     own = module.state_dict()
     problems = {
         "missing": sorted(set(own) - set(state)),
         "unexpected": sorted(set(state) - set(own)),
         "of another shape": sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape),
+        "not finite": sorted(name for name, value in state.items() if not bool(torch.isfinite(value).all())),
     }
     found = [f"{len(names)} {kind} ({_few(names)})" for kind, names in problems.items() if names]
     if found:

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmma_core.encoders.loading import fill_with_random_weights, fingerprint, load_strictly, read_state
+from dmma_core.encoders.loading import fill_with_random_weights, fingerprint, load_strictly
 from dmma_core.errors import WeightsError
+from dmma_core.storage.weights import read_state_dict
 
 SEGMENT_FRAMES = 16
 SEGMENT_STEP = 8
@@ -233,18 +234,23 @@ class _SpatialSummary(nn.TransformerEncoderLayer):
 def tiny_random_synchformer() -> SynchformerEncoder:
     """The small stand-in with openly random weights, the same on every machine.
 
-    Every second patch filter is made a difference in time (its second frame is minus its first), so that even random
-    features answer to motion and not only to the still picture.
+    Its patch filters are differences in time (the second frame's is minus the first's): even random features then
+    answer to motion and not to the still picture. Gain and positions are scaled so that faint motion passes the first
+    norm above compression noise.
     """
     encoder = fill_with_random_weights(SynchformerEncoder(TINY_RANDOM), TINY_RANDOM.name)
-    kernel = encoder.vfeat_extractor.patch_embed_3d.proj.weight
+    network = encoder.vfeat_extractor
+    kernel = network.patch_embed_3d.proj.weight
     with torch.no_grad():
-        kernel[::2, :, 1] = -kernel[::2, :, 0]
+        kernel[:, :, 1] = -kernel[:, :, 0]
+        kernel.mul_(4)
+        network.pos_embed.mul_(5)
+        network.temp_embed.mul_(5)
     return encoder.eval()
 
 
 def full_synchformer(weights: str) -> SynchformerEncoder:
     """Synchformer's visual encoder with the weights of its published file."""
     encoder = SynchformerEncoder(SYNCHFORMER)
-    encoder.load(read_state(weights, containers=("model", "state_dict")), weights)
+    encoder.load(read_state_dict(weights, containers=("model", "state_dict")), weights)
     return encoder.eval()

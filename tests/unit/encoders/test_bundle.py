@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmma_core.encoders.bundle import Bundle, load_bundle
+from dmma_core.encoders.bundle import Bundle, load_bundle, load_depth
+from dmma_core.encoders.bundle_options import parse_bundle_name
 from dmma_core.encoders.clip import tiny_clip
 from dmma_core.encoders.depth import tiny_depth
 from dmma_core.encoders.loading import fill_with_random_weights
@@ -82,6 +83,16 @@ def test_wrong_lengths_are_refused(bundle: Bundle) -> None:
         load_random_bundle(0.5)
 
 
+def test_published_bundles_name_the_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMMA_CACHE", str(tmp_path))
+    for name in ("mmaudio_16k", "mmaudio_44k"):
+        with pytest.raises(WeightsError, match="dmma weights fetch mmaudio_vae"):
+            load_bundle(name, DURATION_S)
+    for network in ("dpt_hybrid_384", "dpt_large_384", "midas_v21_small_256", "depth_anything_v2_small"):
+        with pytest.raises(WeightsError, match=f"dmma weights fetch .*{network.removeprefix('midas_')}"):
+            load_depth(parse_bundle_name(f"tiny+{network}"))
+
+
 def test_weights_from_files_and_no_fall_back_without_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no encoder bundle 'huge'"):
         load_bundle("huge", DURATION_S)
@@ -94,6 +105,9 @@ def test_weights_from_files_and_no_fall_back_without_them(tmp_path: Path) -> Non
     first, second = (load_bundle("tiny", DURATION_S, weights=paths) for _ in range(2))
     assert first.schema == second.schema
     raw = load_bundle("tiny", DURATION_S, weights=paths, depth_normalization="raw_scaled")
+    assert raw.schema.bundle == "tiny+raw_scaled"
+    again = load_bundle(raw.schema.bundle, DURATION_S, weights=paths)  # as generation does, from a feature set's schema
+    assert again.schema == raw.schema
     changed = {role for role in raw.schema.encoders if raw.schema.encoders[role] != first.schema.encoders[role]}
     assert changed == {"depth"}
     assert not any(value.requires_grad for value in raw.clip.parameters())

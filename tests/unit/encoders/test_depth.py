@@ -26,6 +26,9 @@ from dmma_core.encoders.dpt import TINY_DPT
 from dmma_core.encoders.loading import fill_with_random_weights
 from dmma_core.errors import ConfigError, WeightsError
 
+FPS = 8.0
+UNITLESS = ("log_foreground_per_s", "relative_std")
+
 
 @pytest.fixture(scope="module")
 def encoder() -> DepthEncoder:
@@ -63,8 +66,9 @@ def test_a_flat_map_and_an_empty_clip_stay_finite(normalization: str) -> None:
     flat_THW = torch.zeros(2, 4, 4)
     assert normalized_depth(flat_THW, _config(normalization)).eq(0).all()
     assert normalized_depth(flat_THW[:0], _config(normalization)).shape == (0, 4, 4)
-    assert depth_scalars(flat_THW).isfinite().all()
-    assert depth_scalars(flat_THW[:0]).shape == (0, len(SCALAR_NAMES))
+    assert depth_scalars(flat_THW, FPS).isfinite().all()
+    assert depth_scalars(flat_THW[:1], FPS).shape == (1, len(SCALAR_NAMES))
+    assert depth_scalars(flat_THW[:0], FPS).shape == (0, len(SCALAR_NAMES))
 
 
 def test_only_per_clip_and_raw_scaled_show_approach() -> None:
@@ -86,23 +90,28 @@ def test_depth_pictures_have_three_equal_channels_of_the_wanted_size() -> None:
 
 def test_scalars_follow_the_distance_of_the_moving_object() -> None:
     distances_m = [20.0, 14.0, 10.0, 7.0, 5.0, 4.0, 3.0]
-    scalars_TK = depth_scalars(_scene(distances_m))
+    scalars_TK = depth_scalars(_scene(distances_m), FPS)
     assert scalars_TK.shape == (len(distances_m), len(SCALAR_NAMES)) and scalars_TK.isfinite().all()
     foreground_T = scalars_TK[:, SCALAR_NAMES.index("log_foreground")]
     expected_T = -torch.tensor(distances_m).log()
     torch.testing.assert_close(foreground_T, expected_T, atol=0.35, rtol=0)
     assert all(later > earlier for earlier, later in pairwise(foreground_T.tolist()))
+    change_T = scalars_TK[:, SCALAR_NAMES.index("log_foreground_per_s")]
+    assert change_T.min() > 0
+    torch.testing.assert_close(change_T[1], (foreground_T[2] - foreground_T[0]) * FPS / 2)
+    retreat_TK = depth_scalars(_scene(distances_m[::-1]), FPS)
+    assert retreat_TK[:, SCALAR_NAMES.index("log_foreground_per_s")].max() < 0
 
 
 def test_another_unit_only_shifts_the_logarithms_and_keeps_the_relative_spread() -> None:
     maps_THW = _scene([8.0, 6.0, 4.0])
-    shift_TK = depth_scalars(100 * maps_THW) - depth_scalars(maps_THW)
-    expected_K = torch.tensor([0.0 if name == "relative_std" else math.log(100) for name in SCALAR_NAMES])
+    shift_TK = depth_scalars(100 * maps_THW, FPS) - depth_scalars(maps_THW, FPS)
+    expected_K = torch.tensor([0.0 if name in UNITLESS else math.log(100) for name in SCALAR_NAMES])
     torch.testing.assert_close(shift_TK, expected_K.expand_as(shift_TK), atol=1e-3, rtol=0)
 
 
 def test_nothing_in_front_gives_the_mean() -> None:
-    scalars_TK = depth_scalars(_scene([9.0])[:1].expand(4, -1, -1))
+    scalars_TK = depth_scalars(_scene([9.0])[:1].expand(4, -1, -1), FPS)
     mean, foreground = SCALAR_NAMES.index("log_mean"), SCALAR_NAMES.index("log_foreground")
     torch.testing.assert_close(scalars_TK[:, mean], scalars_TK[:, foreground])
 

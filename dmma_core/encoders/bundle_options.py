@@ -1,0 +1,77 @@
+"""A bundle's full name: which encoders, and with which settings. It stands in every feature set made by the bundle.
+
+    <bundle>[+<option>]…      tiny    mmaudio_44k    mmaudio_44k+per_clip+dpt_large_384    tiny+raw_scaled=0.5    …+half
+
+Whoever reads features can build the same bundle again from the name alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dmma_core.encoders.depth import MIDAS_VARIANTS, NORMALIZATIONS
+from dmma_core.encoders.dpt import TINY_DPT
+from dmma_core.errors import ConfigError
+
+TRANSFORMERS_NETWORKS = ("depth_anything_v2_small",)
+DEPTH_NETWORKS = (TINY_DPT.name, *MIDAS_VARIANTS, *TRANSFORMERS_NETWORKS)
+
+
+@dataclass(frozen=True)
+class BundleOptions:
+    """Encoders of a bundle and the settings of its depth. `raw_scale` None is the depth network's own unit, if it has one."""
+
+    bundle: str
+    depth_network: str
+    normalization: str
+    raw_scale: float | None = None
+    half_precision: bool = False
+
+    @property
+    def name(self) -> str:
+        """The full name, with the options that differ from the bundle's own, in a fixed order."""
+        own, scale = BUNDLES[self.bundle], "" if self.raw_scale is None else f"={self.raw_scale:g}"
+        options = [
+            self.depth_network if self.depth_network != own.depth_network else "",
+            self.normalization + scale if (self.normalization, scale) != (own.normalization, "") else "",
+            "half" if self.half_precision else "",
+        ]
+        return "+".join([self.bundle, *filter(None, options)])
+
+
+BUNDLES: Mapping[str, BundleOptions] = {
+    "tiny": BundleOptions("tiny", TINY_DPT.name, "per_clip"),
+    "mmaudio_16k": BundleOptions("mmaudio_16k", "dpt_hybrid_384", "per_frame"),
+    "mmaudio_44k": BundleOptions("mmaudio_44k", "dpt_hybrid_384", "per_frame"),
+}
+
+
+def parse_bundle_name(name: str) -> BundleOptions:
+    """Settings of a full name. Raises ConfigError for an unknown bundle or option."""
+    bundle, *options = name.split("+")
+    if bundle not in BUNDLES:
+        raise ConfigError(f"There is no encoder bundle {bundle!r}.", remedy=f"Use one of {', '.join(BUNDLES)}.")
+    parsed = BUNDLES[bundle]
+    for option in options:
+        word, has_value, value = option.partition("=")
+        if option in DEPTH_NETWORKS:
+            parsed = replace(parsed, depth_network=option)
+        elif option == "half":
+            parsed = replace(parsed, half_precision=True)
+        elif word in NORMALIZATIONS and (not has_value or word == "raw_scaled"):
+            parsed = replace(parsed, normalization=word, raw_scale=_scale(value, name) if has_value else None)
+        else:
+            known = ", ".join((*DEPTH_NETWORKS, *NORMALIZATIONS, "raw_scaled=NUMBER", "half"))
+            raise ConfigError(f"Bundle {name!r} has an unknown option {option!r}.", remedy=f"Known: {known}.")
+    return parsed
+
+
+def _scale(text: str, name: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not 0 < scale < float("inf"):
+        raise ConfigError(
+            f"Bundle {name!r} scales raw depth by {text!r}.", remedy="Give a positive number: raw_scaled=1000."
+        )
+    return scale
