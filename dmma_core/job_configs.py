@@ -49,7 +49,7 @@ class CleanConfig:
 class ExtractConfig:
     """A manifest becomes a feature set. Clips are stored `clips_per_shard` a file and encoded `clips_per_batch` at once.
 
-    `weights` maps a role of the bundle ("clip", "depth", …) to a file that replaces its own. `num_encoders` absent means
+    `bundle` is a full name, options included: mmaudio_44k+per_clip+half. `weights` maps a role of the bundle ("clip", "depth", …) to a file that replaces its own. `num_encoders` absent means
     one per GPU (per `gpus_per_encoder` of one), or one per core where there is no GPU.
     """
 
@@ -57,8 +57,6 @@ class ExtractConfig:
     out_uri: str = "features/demo"
     bundle: str = "tiny"
     weights: dict[str, str] = field(default_factory=dict)
-    depth_normalization: str | None = None
-    half_precision: bool = False
     decoder: str = "pyav"
     clips_per_shard: int = 256
     clips_per_batch: int = 4

@@ -19,6 +19,7 @@ from dmma_core.data.extraction import ShardCollector
 from dmma_core.data.feature_store import FeatureStore, Shard, complete_features
 from dmma_core.data.manifest import Clip, Manifest, read_manifest
 from dmma_core.encoders.bundle import load_bundle
+from dmma_core.encoders.bundle_options import parse_bundle_name
 from dmma_core.errors import SchemaError
 from dmma_core.job_configs import ExtractConfig
 from dmma_core.log import Progress
@@ -46,9 +47,7 @@ class _Pool:
 
 def plan(config: ExtractConfig) -> Sequence[str]:
     """Check manifest, target folder and weights; say what would be extracted."""
-    manifest = read_manifest(config.manifest_uri)
-    duration_s = extraction.common_duration_s(manifest)
-    extraction.check_folder(config.out_uri, manifest, config.clips_per_shard, config.bundle)
+    manifest, duration_s = _inputs(config)
     paths.check_writable(config.out_uri)
     schema = _loader(config, duration_s, "cpu")().schema
     row_bytes = sum(spec.num_bytes for spec in schema.tensors)
@@ -61,17 +60,14 @@ def plan(config: ExtractConfig) -> Sequence[str]:
 
 def run(config: ExtractConfig) -> None:
     """Extract with the configured bundle."""
-    duration_s = extraction.common_duration_s(read_manifest(config.manifest_uri))
+    _, duration_s = _inputs(config)
     with connect():
-        pool = _pool(config)
-        extract(config, _loader(config, duration_s, "cuda" if pool.num_gpus else "cpu"))
+        extract(config, _loader(config, duration_s, "cuda" if _pool(config).num_gpus else "cpu"))
 
 
 def extract(config: ExtractConfig, load: LoadBundle) -> None:
     """Bring the feature set at `config.out_uri` to completion, with the encoders that `load` gives in each worker."""
     manifest = read_manifest(config.manifest_uri)
-    extraction.common_duration_s(manifest)
-    extraction.check_folder(config.out_uri, manifest, config.clips_per_shard, config.bundle)
     with connect(), plain_errors():
         pool = _pool(config)
         captions = {} if extraction.has_captions(config.out_uri) else extraction.captions_of(manifest)
@@ -85,6 +81,14 @@ def extract(config: ExtractConfig, load: LoadBundle) -> None:
         _extract_shards(config, shards, bundle, pool, load)
     complete_features(config.out_uri, manifest, bundle.schema, shards)
     _report(config.out_uri, manifest)
+
+
+def _inputs(config: ExtractConfig) -> tuple[Manifest, float]:
+    """The manifest and its clips' duration, after all checks that need neither Ray nor weights."""
+    bundle = parse_bundle_name(config.bundle).name
+    manifest = read_manifest(config.manifest_uri)
+    extraction.check_folder(config.out_uri, manifest, config.clips_per_shard, bundle)
+    return manifest, extraction.common_duration_s(manifest)
 
 
 def _extract_shards(
@@ -162,8 +166,7 @@ def _loader(config: ExtractConfig, duration_s: float, device: str) -> LoadBundle
         duration_s,
         device,
         weights=config.weights,
-        depth_normalization=config.depth_normalization,
-        half_precision=config.half_precision,
+        with_vocoder=False,
     )
 
 
