@@ -1,0 +1,238 @@
+"""The train job on a real Ray: both arms, going on, MLflow alive and dead, a failing arm, a killed worker, Ctrl-C."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.storage import paths
+from dmma_core.storage.metrics_log import read_metrics
+from dmma_core.storage.run_folder import MARKER, RunFolder
+from helpers.features import write_feature_set
+from ray_jobs import sync_metrics, train
+from ray_jobs.reporting import Comparison, log_artifacts
+from ray_jobs.reporting import sync_metrics as upload
+
+DEAD_SERVER = "http://127.0.0.1:9"  # the discard port: nothing listens there
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return write_feature_set(tmp_path_factory.mktemp("data") / "features", num_clips=9, num_val=3)
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def settings(store: FeatureStore, run_uri: Path, num_steps: int, *more: str) -> list[str]:
+    loop = {"num_steps": num_steps, "batch_size": 4, "log_every": 2, "validate_every": 2, "checkpoint_every": 2}
+    return [
+        f"features_uri={store.uri}",
+        f"run_uri={run_uri}",
+        "preset=tiny",
+        "device=cpu",
+        *(f"loop.{name}={value}" for name, value in loop.items()),
+        "ema.snapshot_every=2",
+        "schedule.warmup_steps=2",
+        "validation.num_times=1",
+        *more,
+    ]
+
+
+def steps_of(run_uri: Path, arm: str) -> list[int]:
+    return RunFolder(str(run_uri / arm)).complete_steps()
+
+
+def points_on_server(run_uri: Path, arm: str) -> dict[str, list[int]]:
+    """Metric name -> samples of every stored value, in order, from the default SQLite file."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{run_uri.parent.parent}/mlflow/mlflow.db")
+    run_id = paths.read_json(str(run_uri / "mlflow.json"))["arms"][arm]
+    names = client.get_run(run_id).data.metrics
+    return {name: sorted(m.step for m in client.get_metric_history(run_id, name)) for name in names}
+
+
+@pytest.fixture(scope="module")
+def trained(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """Both arms trained for two steps with MLflow in its default place, then to four with a dead server."""
+    run_uri = tmp_path_factory.mktemp("work") / "runs" / "small"
+    assert train.JOB.main(settings(store, run_uri, 2)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", DEAD_SERVER)
+        assert train.JOB.main(settings(store, run_uri, 4)) == 0
+    return run_uri
+
+
+def test_both_arms_train_and_go_on(trained: Path) -> None:
+    for arm in ("baseline", "depth"):
+        assert steps_of(trained, arm) == [2, 4]
+        points = read_metrics(RunFolder(str(trained / arm)).metrics)
+        assert [point["step"] for point in points if "val/loss" in point] == [0, 2, 4]
+        assert [point["samples"] for point in points if "train/loss" in point] == [8, 16]
+    records = {
+        arm: paths.read_json(str(trained / arm / "checkpoints/step=000000004" / MARKER))
+        for arm in ("baseline", "depth")
+    }
+    assert {arm: record["model"]["depth"] for arm, record in records.items()} == {"baseline": "off", "depth": "both"}
+    assert records["baseline"]["features_fingerprint"] == records["depth"]["features_fingerprint"]
+
+
+def test_what_a_dead_server_missed_is_uploaded_afterwards_once(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = points_on_server(trained, "depth")
+    assert before["val/loss"] == [0, 8]
+    for _ in range(2):
+        assert sync_metrics.JOB.main([str(trained)]) == 0
+        assert points_on_server(trained, "depth")["val/loss"] == [0, 8, 16]
+    assert points_on_server(trained, "baseline")["train/loss"] == [8, 16]
+    assert upload(Comparison.read(str(trained))) == 0
+
+
+def test_mlflow_shows_one_experiment_with_the_arms_below_a_parent(trained: Path, store: FeatureStore) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{trained.parent.parent}/mlflow/mlflow.db")
+    ids = paths.read_json(str(trained / "mlflow.json"))
+    experiment = client.get_experiment_by_name("small")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"small", "baseline", "depth"}
+    for arm in ("baseline", "depth"):
+        run = runs[arm]
+        assert run.data.tags["mlflow.parentRunId"] == ids["parent"] == runs["small"].info.run_id
+        assert run.data.tags["features_fingerprint"] == store.fingerprint
+        assert run.data.tags["git_commit"]
+        assert run.data.params["loop.batch_size"] == "4"
+        assert run.info.status == "FINISHED"
+    assert runs["depth"].data.params["model.depth"] == "both"
+
+
+def test_artifacts_are_attached_to_an_arm_or_to_the_comparison(trained: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    (tmp_path / "spectrogram.png").write_bytes(b"picture")
+    assert log_artifacts(str(trained / "depth"), str(tmp_path), "examples")
+    assert log_artifacts(str(trained), str(tmp_path))
+    ids = paths.read_json(str(trained / "mlflow.json"))
+    client = MlflowClient(tracking_uri=f"sqlite:///{trained.parent.parent}/mlflow/mlflow.db")
+    assert [f.path for f in client.list_artifacts(ids["arms"]["depth"], "examples")] == ["examples/spectrogram.png"]
+    assert [f.path for f in client.list_artifacts(ids["parent"])] == ["spectrogram.png"]
+
+
+def test_artifacts_without_a_server_are_a_warning(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(trained, tmp_path / "copy")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD_SERVER)
+    assert not log_artifacts(str(tmp_path / "copy" / "depth"), str(tmp_path))
+    assert "was not attached" in caplog.text
+
+
+def test_one_arm_failing_leaves_the_other_unharmed(
+    trained: Path, store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_uri = tmp_path / "runs" / "copy"
+    shutil.copytree(trained, run_uri)
+    marker = run_uri / "depth/checkpoints/step=000000004" / MARKER
+    paths.write_json(str(marker), {**paths.read_json(str(marker)), "features_fingerprint": "0" * 64})
+    assert train.JOB.main(settings(store, run_uri, 6, "mlflow=false")) == 1
+    said = capsys.readouterr().err
+    assert "Arm depth failed" in said
+    assert "another feature set" in said
+    assert "Not affected: baseline" in said
+    assert steps_of(run_uri, "baseline")[-1] == 6
+    assert steps_of(run_uri, "depth")[-1] == 4
+
+
+def after_first_points(run_uri: Path, arm: str, act: Callable[[], None]) -> threading.Thread:
+    """Do something once the arm has trained a few steps."""
+
+    def wait_and_act() -> None:
+        limit_s = time.monotonic() + 240
+        while time.monotonic() < limit_s:
+            points = read_metrics(RunFolder(str(run_uri / arm)).metrics)
+            if points and points[-1]["step"] >= 4:
+                act()
+                return
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=wait_and_act, daemon=True)
+    thread.start()
+    return thread
+
+
+def kill_one_worker() -> None:
+    workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
+    ours = [p for p in workers if os.getpid() in {parent.pid for parent in p.parents()}]
+    assert len(ours) == 2
+    ours[0].kill()
+
+
+def test_goes_on_after_the_death_of_one_of_two_workers(store: FeatureStore, tmp_path: Path, ray_cluster: None) -> None:
+    run_uri = tmp_path / "runs" / "killed"
+    killer = after_first_points(run_uri, "baseline", kill_one_worker)
+    assert train.JOB.main(settings(store, run_uri, 40, "only=[baseline]", "num_workers=2", "mlflow=false")) == 0
+    assert not killer.is_alive()
+    assert steps_of(run_uri, "baseline")[-1] == 40
+    steps = [
+        point["step"] for point in read_metrics(RunFolder(str(run_uri / "baseline")).metrics) if "val/loss" in point
+    ]
+    assert steps == list(range(0, 41, 2))
+
+
+def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(
+    store: FeatureStore, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_uri = tmp_path / "runs" / "stopped"
+    command = settings(store, run_uri, 2000, "only=[depth]", "loop.checkpoint_every=2000", "mlflow=false")
+    after_first_points(run_uri, "depth", lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert train.JOB.main(command) == 130
+    assert "run the same command to go on" in capsys.readouterr().err
+    (stopped,) = steps_of(run_uri, "depth")
+    assert 4 <= stopped < 2000
+    assert train.JOB.main([*command, f"loop.num_steps={stopped + 1}"]) == 0
+    assert steps_of(run_uri, "depth") == [stopped, stopped + 1]
+
+
+def test_dry_run_checks_everything_and_changes_nothing(
+    trained: Path, store: FeatureStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(str(path) for path in trained.rglob("*"))
+    assert train.JOB.main(["--dry-run", *settings(store, trained, 9)]) == 0
+    said = capsys.readouterr().out
+    assert "Arm depth: tiny, depth both" in said
+    assert "from step 4 on" in said
+    assert sorted(str(path) for path in trained.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("features_uri=/nowhere", "has no FEATURES.json"),
+        ("only=[dept]", "unknown arms dept"),
+        ("preset=huge", "no network preset 'huge'"),
+        ("arms.depth.depth=sideways", "depth is 'sideways'"),
+        ("num_workers=3", "cannot be split among 3 workers"),
+        ("run_uri=/proc/nothing", "could not be|may not be|There is no"),
+        ("loop.nmu_steps=3", "Did you mean"),
+    ],
+)
+def test_bad_input_is_a_sentence(
+    setting: str, sentence: str, store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    assert train.JOB.main([*settings(store, tmp_path / "runs" / "x", 2), setting, "--dry-run"]) in (1, 2)
+    said = capsys.readouterr().err
+    assert re.search(sentence, said)
+    assert "Traceback" not in said
