@@ -68,7 +68,8 @@ def make_examples(first: Report, second: Report, rows: Sequence[int], depth_of: 
     """Read pictures and sounds of the chosen rows of both reports. Raises MediaError or StorageError where they are gone."""
     chosen = [(first.record["rows"][row], second.record["rows"][row]) for row in rows]
     scenes = known_scenes([_clip(a) for a, _ in chosen])
-    return [_example(a, b, (first.arm, second.arm), scenes.get(a["clip_id"]), depth_of) for a, b in chosen]
+    window_s = first.record["evaluator"]["settings"]["level_window_s"]
+    return [_example(a, b, (first.arm, second.arm), scenes.get(a["clip_id"]), depth_of, window_s) for a, b in chosen]
 
 
 def write_example_sounds(first: Report, second: Report, rows: Sequence[int], folder_uri: str) -> None:
@@ -86,7 +87,12 @@ def write_example_sounds(first: Report, second: Report, rows: Sequence[int], fol
 
 
 def _example(
-    a: dict[str, Any], b: dict[str, Any], arms: tuple[str, str], scene: KnownScene | None, depth_of: DepthOf
+    a: dict[str, Any],
+    b: dict[str, Any],
+    arms: tuple[str, str],
+    scene: KnownScene | None,
+    depth_of: DepthOf,
+    window_s: float,
 ) -> Example:
     start_s, duration_s = a["start_s"], a["duration_s"]
     height, width = _preview_size(a["source_uri"])
@@ -124,16 +130,20 @@ def _example(
         facts=_facts(scene),
         has_distance=scene is not None,
         panels=tuple(panels),
-        levels=_levels(labels, sounds, scene, a["caption"]),
+        levels=_levels(labels, sounds, scene, a["caption"], window_s),
         depth_strip=strip,
         depth_text=text,
     )
 
 
 def _levels(
-    labels: Sequence[str], sounds: Sequence[NDArray[np.float32]], scene: KnownScene | None, caption: str
+    labels: Sequence[str],
+    sounds: Sequence[NDArray[np.float32]],
+    scene: KnownScene | None,
+    caption: str,
+    window_s: float,
 ) -> str:
-    fps, window_s = (scene.fps, 0.8) if scene else (_FPS, 0.8)
+    fps = scene.fps if scene else _FPS
     num_frames = len(scene.distance_m_T) if scene else int(min(map(len, sounds)) / RATE_HZ * fps)
     heard_m_T = heard_distances_m(scene.distance_m_T, fps)[1] if scene else None
     levels = [clip_levels_dbfs(audio_A, num_frames, fps, window_s) for audio_A in sounds]
