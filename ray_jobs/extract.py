@@ -17,10 +17,9 @@ import ray.data
 from dmma_core.data import extraction
 from dmma_core.data.extraction import ShardCollector
 from dmma_core.data.feature_store import FeatureStore, Shard, complete_features
-from dmma_core.data.manifest import Clip, Manifest, read_manifest
+from dmma_core.data.manifest import Clip, Manifest, Rejected, read_manifest
 from dmma_core.encoders.bundle import load_bundle
 from dmma_core.encoders.bundle_options import parse_bundle_name
-from dmma_core.errors import SchemaError
 from dmma_core.job_configs import ExtractConfig
 from dmma_core.log import Progress
 from dmma_core.storage import paths
@@ -31,6 +30,12 @@ from ray_jobs.stages.encode import BundleDescription, EncodeStage, LoadBundle, d
 from ray_jobs.stages.write import write_encoded
 
 _log = logging.getLogger(__name__)
+_PROCESS_DIED = (
+    ray.exceptions.ActorDiedError,
+    ray.exceptions.ActorUnavailableError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,15 @@ def _extract_shards(
         ShardCollector(config.out_uri, bundle.schema, left, all_clips) as collector,
         Progress("extract", num_clips) as progress,
     ):
-        write_encoded(_encoded(work, config, bundle, pool, load), collector, progress)
-        if missing := collector.missing_clips():
-            raise SchemaError(
-                f"{len(missing)} clips were lost on the way, {missing[0].clip_id} first.", remedy="Run again."
-            )
+        try:
+            write_encoded(_encoded(work, config, bundle, pool, load), collector, progress)
+        except _PROCESS_DIED as error:
+            _log.warning("A worker process died (%s). What it left is taken up clip by clip.", type(error).__name__)
+        if missing := [(shard, (clip,)) for shard, clip in collector.missing_clips()]:
+            write_encoded(_encoded(missing, config, bundle, pool, load, tolerate_deaths=True), collector, progress)
+        for shard, clip in collector.missing_clips():
+            detail = "The worker process died whenever it took this clip, also alone."
+            collector.add(shard, Rejected(clip.clip_id, clip.source_uri, "worker_died", detail))
 
 
 def _encoded(
@@ -123,13 +132,18 @@ def _encoded(
     bundle: BundleDescription,
     pool: _Pool,
     load: LoadBundle,
+    tolerate_deaths: bool = False,
 ) -> Iterator[pa.Table]:
-    """Encoded clips of all batches of `work`, in the order in which they are ready."""
+    """Encoded clips of all batches of `work`, in the order in which they are ready.
+
+    A batch whose worker dies twice ends the iteration, or is left out with `tolerate_deaths`.
+    """
     if not work:
         return
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.max_errored_blocks = -1 if tolerate_deaths else 0
     context.target_max_block_size = None  # a batch of clips stays one block, see stages/encode.py
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     schema = bundle.schema
@@ -144,6 +158,8 @@ def _encoded(
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=pool.size),
+            max_restarts=-1,
+            max_task_retries=1,  # Ray Data's default, for ever, would hang on a file that kills its decoder
             **pool.resources,
         )
         .iter_batches(batch_size=None, batch_format="pyarrow")

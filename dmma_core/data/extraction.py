@@ -132,11 +132,12 @@ class ShardCollector:
         if len(self._rows[shard]) + len(self._rejected[shard]) == len(self._shards[shard].clips):
             self._write(self._shards[shard], self._rows.pop(shard), self._rejected.pop(shard))
 
-    def missing_clips(self) -> list[Clip]:
-        """Clips of the unwritten shards of which nothing was heard."""
+    def missing_clips(self) -> list[tuple[int, Clip]]:
+        """Clips (with their shard) of the unwritten shards of which nothing was heard."""
         heard = {row["clip_id"] for rows in self._rows.values() for row in rows}
         heard |= {row.clip_id for rows in self._rejected.values() for row in rows}
-        return [clip for index in self._rows for clip in self._shards[index].clips if clip.clip_id not in heard]
+        clips = [(index, clip) for index in self._rows for clip in self._shards[index].clips]
+        return [(index, clip) for index, clip in clips if clip.clip_id not in heard]
 
     def _write(self, shard: Shard, rows: list[Mapping[str, Any]], rejected: list[Rejected]) -> None:
         if len(rejected) > max(self._tolerated, _MAX_REJECTED_SHARE * len(shard.clips)):

@@ -20,7 +20,7 @@ from dmma_core.job_configs import ExtractConfig
 from dmma_core.storage import paths
 from dmma_core.storage.media import decode_clip
 from helpers.clips import CAPTIONS, clip_of, manifest_of, write_clips, write_sound
-from helpers.random_bundle import load_random_bundle
+from helpers.random_bundle import load_fatal_bundle, load_random_bundle
 from ray_jobs.extract import extract, run
 
 NUM_CLIPS = 7
@@ -163,6 +163,16 @@ def test_extraction_on_a_bucket(ray_cluster: None, extracted: ExtractConfig, cli
     for row in range(NUM_CLIPS):
         for name, value in local.read(row).items():
             np.testing.assert_array_equal(remote.read(row)[name], value)
+
+
+def test_a_clip_that_kills_its_worker_is_rejected_alone(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:
+    fatal = clip_of(write_sound(tmp_path / "clip-002b.flac", seed=3))
+    manifest_of(f"{tmp_path}/manifest", [*clips[:5], fatal])
+    extract(configure(tmp_path), partial(load_fatal_bundle, DURATION_S))
+    store = FeatureStore(f"{tmp_path}/features")
+    assert store.clips == clips[:5]
+    (rejected,) = read_rows(f"{tmp_path}/features/rejected.parquet", Rejected)
+    assert (rejected.clip_id, rejected.reason) == ("clip-002b", "worker_died")
 
 
 def test_a_killed_run_goes_on_with_every_clip_once(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dmma_core.data import extraction
+from dmma_core.data.extraction import ShardCollector
+from dmma_core.data.feature_store import plan_shards
+from dmma_core.data.manifest import Clip, Manifest, Rejected, write_manifest
+from dmma_core.errors import SchemaError, StorageError
+from dmma_core.storage import paths
+from helpers.rows import SCHEMA, make_clip, make_row
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return write_manifest(str(tmp_path / "manifest"), "rows", [make_clip(index) for index in range(30)], [])
+
+
+def reject(clip: Clip) -> Rejected:
+    return Rejected(clip.clip_id, clip.source_uri, "unreadable", "There is no file.")
+
+
+def test_shards_are_written_as_soon_as_they_are_full(tmp_path: Path, manifest: Manifest) -> None:
+    uri, shards = str(tmp_path / "set"), plan_shards(manifest, 10)
+    with ShardCollector(uri, SCHEMA, shards, 30) as collector:
+        for clip in reversed(shards[1].clips):
+            collector.add(1, make_row(clip))
+        collector.add(0, make_row(shards[0].clips[3]))
+        missing = [clip.clip_id for shard, clip in collector.missing_clips() if shard == 0]
+    assert len(missing) == 9 and shards[0].clips[3].clip_id not in missing
+    assert extraction.unfinished(uri, shards, SCHEMA) == [shards[0], shards[2]]
+
+
+def test_a_shard_that_mostly_failed_is_not_called_finished(tmp_path: Path, manifest: Manifest) -> None:
+    uri, (shard, *_) = str(tmp_path / "set"), plan_shards(manifest, 30)
+    with (
+        pytest.raises(SchemaError, match=r"16 of the 30 clips .* unreadable: There is no file\. .* was not written"),
+        ShardCollector(uri, SCHEMA, [shard], 30) as collector,
+    ):
+        for index, clip in enumerate(shard.clips):
+            collector.add(0, reject(clip) if index < 16 else make_row(clip))
+    assert not paths.exists(uri)
+
+
+def test_a_small_shard_may_fail_wholly(tmp_path: Path, manifest: Manifest) -> None:
+    uri, shards = str(tmp_path / "set"), plan_shards(manifest, 4)
+    with ShardCollector(uri, SCHEMA, shards, 30) as collector:
+        for clip in shards[0].clips:
+            collector.add(0, reject(clip))
+    assert shards[0] not in extraction.unfinished(uri, shards, SCHEMA)
+
+
+def test_a_failed_write_reaches_the_caller(tmp_path: Path, manifest: Manifest) -> None:
+    (tmp_path / "set").write_bytes(b"a file where the folder should be")
+    (shard, *_) = plan_shards(manifest, 2)
+    with (
+        pytest.raises(StorageError, match="lies below a file"),
+        ShardCollector(str(tmp_path / "set"), SCHEMA, [shard], 30) as collector,
+    ):
+        for clip in shard.clips:
+            collector.add(0, make_row(clip))
+
+
+def test_a_folder_keeps_its_inputs(tmp_path: Path, manifest: Manifest) -> None:
+    uri = str(tmp_path / "set")
+    extraction.check_folder(uri, manifest, 10, "rows")
+    assert extraction.open_folder(uri, manifest, SCHEMA, 10) == extraction.open_folder(uri, manifest, SCHEMA, 10)
+    extraction.check_folder(uri, manifest, 10, "rows")
+    with pytest.raises(SchemaError, match="bundle, clips_per_shard differ"):
+        extraction.check_folder(uri, manifest, 11, "tiny")
+    with pytest.raises(SchemaError, match="encoders differ"):
+        extraction.open_folder(uri, manifest, replace(SCHEMA, encoders={"clip": "other"}), 10)
+
+
+def test_one_duration_is_required(tmp_path: Path, manifest: Manifest) -> None:
+    assert extraction.common_duration_s(manifest) == 1.0
+    mixed = replace(manifest, clips=(*manifest.clips, replace(make_clip(31), duration_s=8.0)))
+    with pytest.raises(SchemaError, match="clips of 1 to 8 s"):
+        extraction.common_duration_s(mixed)
+    with pytest.raises(SchemaError, match="holds no clips"):
+        extraction.common_duration_s(replace(manifest, clips=()))
