@@ -1,6 +1,7 @@
 """Both arms side by side: one Ray Train trainer a thread on one cluster, watched through their metrics files."""
 
 import logging
+import os
 import signal
 import tempfile
 import threading
@@ -25,6 +26,12 @@ from ray_jobs.stages.train_arm import FAILED, run_worker
 
 _log = logging.getLogger(__name__)
 _POLL_S = 1.0
+# On one machine nobody announces preemption or reads Ray's own metrics; each would cost two more processes.
+_LOCAL_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,9 @@ def train_arms(
 
     When `stop` is set, the arms write a checkpoint and leave.
     """
+    if "RAY_ADDRESS" not in os.environ:
+        for name, value in _LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
     with ExitStack() as stack:
         storage = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmma-ray-train-", ignore_cleanup_errors=True))
         arms = []

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,6 +62,7 @@ def mlflow_server(tracking_uri: str, folder: str, port: int) -> Iterator[subproc
 
     Raises DmmaError where it does not start, for example because the port is taken.
     """
+    _require_free(port)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", tracking_uri, "--artifacts-destination", f"{folder}/artifacts"]
     # Without job execution MLflow starts 2 processes instead of 10.
@@ -79,6 +81,17 @@ def mlflow_server(tracking_uri: str, folder: str, port: int) -> Iterator[subproc
         server.wait()
 
 
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise DmmaError(
+                f"Port {port} of this machine is taken ({error.strerror}).", remedy="Give another one: port=5001."
+            ) from error
+
+
 def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str, log_path: str) -> None:
     _log.info("MLflow is starting (10 to 40 s) …")
     limit_s = time.monotonic() + _START_LIMIT_S
@@ -87,13 +100,9 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str, log_path: 
             break
         with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
             answer.read()
-            if server.poll() is None:
-                return
+            return
         time.sleep(0.3)
-    raise DmmaError(
-        f"The MLflow server did not start; its output is in {log_path}.",
-        remedy="If the port is taken, give another one: port=5001.",
-    )
+    raise DmmaError("The MLflow server did not start.", remedy=f"Its output is in {log_path}.")
 
 
 def _base_url(config: UiConfig, tracking_uri: str) -> str:
