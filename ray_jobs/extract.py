@@ -140,30 +140,31 @@ def _encoded(
     """
     if not work:
         return
-    context = ray.data.DataContext.get_current()
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1 if tolerate_deaths else 0
     context.target_max_block_size = None  # a batch of clips stays one block, see stages/encode.py
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     schema = bundle.schema
     decode = DecodeStage(bundle.frame_requests, schema.sample_rate_hz, schema.num_samples, config.decoder)
     rows = [{"shard": shard, "clips": [asdict(clip) for clip in clips]} for shard, clips in work]
-    yield from (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map_batches(decode.__call__, batch_size=None, batch_format="pyarrow", num_cpus=1)
-        .map_batches(
-            EncodeStage,
-            fn_constructor_args=(load,),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=pool.size),
-            max_restarts=-1,
-            max_task_retries=1,  # Ray Data's default, for ever, would hang on a file that kills its decoder
-            **pool.resources,
+    with ray.data.DataContext.current(context):  # of this dataset alone
+        encoded = (
+            ray.data.from_items(rows, override_num_blocks=len(rows))
+            .map_batches(decode.__call__, batch_size=None, batch_format="pyarrow", num_cpus=1)
+            .map_batches(
+                EncodeStage,
+                fn_constructor_args=(load,),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=pool.size),
+                max_restarts=-1,
+                max_task_retries=1,  # Ray Data's default, for ever, would hang on a file that kills its decoder
+                **pool.resources,
+            )
         )
-        .iter_batches(batch_size=None, batch_format="pyarrow")
-    )
+    yield from encoded.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _pool(config: ExtractConfig) -> _Pool:
