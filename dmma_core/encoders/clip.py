@@ -131,8 +131,27 @@ class ClipEncoder(nn.Module):
             if config.byte_tokens
             else open_clip.tokenizer.SimpleTokenizer(context_length=config.num_tokens)
         )
+        self._set_constants()
+
+    @classmethod
+    def from_state(cls, config: ClipConfig, state: Mapping[str, Tensor], where: str) -> "ClipEncoder":
+        """Encoder with the weights of an open_clip state dict, made without initialising 10^9 numbers first.
+
+        Raises WeightsError where the weights do not fit.
+        """
+        with torch.device("meta"):
+            encoder = cls(config)
+        load_strictly(encoder.model, state, where)
+        encoder._set_constants()
+        return encoder.eval()
+
+    def _set_constants(self) -> None:
+        """What is part of no state dict: the normalisation, and the mask that lets a token see only earlier ones."""
         self.register_buffer("mean_C", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std_C", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        num_tokens = self.config.num_tokens
+        mask_NN = torch.full((num_tokens, num_tokens), float("-inf")).triu(1)
+        self.model.register_buffer("attn_mask", mask_NN, persistent=False)
 
     def image_embeddings(self, pixels_BCHW: Tensor) -> Tensor:
         """L2-normalised embeddings [B, D] of pictures in [0, 1], of the side `config.input_size`."""
@@ -182,10 +201,6 @@ class ClipEncoder(nn.Module):
         normed_BND: Tensor = model.ln_final(hidden_BND)
         return normed_BND
 
-    def load(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Copy an open_clip state dict into the model. Raises WeightsError where it does not fit."""
-        load_strictly(self.model, state, where)
-
     def fingerprint(self) -> str:
         """Identity of architecture, precision and weights."""
         return fingerprint(asdict(self.config), self.model)
@@ -205,10 +220,9 @@ class ClipEncoder(nn.Module):
 
 def tiny_clip(weights: str | None = None) -> ClipEncoder:
     """The tiny CLIP, with the weights of a file, or untrained where `weights` is None (only training starts so)."""
-    encoder = ClipEncoder(TINY)
-    if weights is not None:
-        encoder.load(read_state_dict(weights), weights)
-    return encoder.eval()
+    if weights is None:
+        return ClipEncoder(TINY).eval()
+    return ClipEncoder.from_state(TINY, read_state_dict(weights), weights)
 
 
 def full_clip(weights: str) -> ClipEncoder:
@@ -216,9 +230,7 @@ def full_clip(weights: str) -> ClipEncoder:
     state = read_state_dict(weights, containers=("state_dict",))
     if "visual.conv1.weight" not in state:
         raise WeightsError(f"{weights} holds no open_clip model.", remedy="Give open_clip_pytorch_model.bin of DFN5B.")
-    encoder = ClipEncoder(DFN5B_VIT_H_14_384)
-    encoder.load(state, weights)
-    return encoder.eval()
+    return ClipEncoder.from_state(DFN5B_VIT_H_14_384, state, weights)
 
 
 def _tower(tower: ClipTower) -> dict[str, Any]:

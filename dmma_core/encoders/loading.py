@@ -16,6 +16,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Copy `state` into `module`; half-precision tensors are accepted and widened.
 
+    A module on the meta device takes the tensors themselves instead of copies.
     Raises WeightsError that lists missing, unexpected, misshapen and not finite tensors; then the module is unchanged.
     """
     own = module.state_dict()
@@ -31,7 +32,10 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
             f"The weights of {where} do not fit {type(module).__name__}: {'; '.join(found)}.",
             remedy="Give the file of this architecture.",
         )
-    module.load_state_dict(dict(state), strict=True)
+    if any(value.is_meta for value in own.values()):
+        module.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()}, assign=True)
+    else:
+        module.load_state_dict(dict(state))
 
 
 def fingerprint(config: Mapping[str, Any], module: nn.Module) -> str:
