@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.mixing import SampleOrder
 
 _READ_AHEAD = 4
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,12 @@ def split_batches(store: FeatureStore, split: str, batch_size: int) -> Iterator[
     )
 
 
-def read_ahead(read: Callable[[int], ClipBatch], num: int | None) -> Iterator[ClipBatch]:
-    """Yield read(0), read(1), … in order while a thread stays up to four batches ahead. Errors reach the caller."""
-    ready: queue.Queue[ClipBatch | BaseException | None] = queue.Queue(maxsize=_READ_AHEAD)
+def read_ahead(read: Callable[[int], Item], num: int | None) -> Iterator[Item]:
+    """Yield read(0), read(1), … in order while a thread stays up to four items ahead. Errors reach the caller."""
+    ready: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=_READ_AHEAD)
     stopped = threading.Event()
 
-    def put(item: ClipBatch | BaseException | None) -> None:
+    def put(item: Item | BaseException | None) -> None:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.2)

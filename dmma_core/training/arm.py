@@ -6,13 +6,14 @@ same in all arms of a comparison.
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dmma_core.config_loading import config_to_dict
-from dmma_core.data.batching import training_batches
+from dmma_core.data.batching import ClipBatch, read_ahead, training_batches
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.mixing import SampleOrder, Source
 from dmma_core.errors import ConfigError, IncompleteError, SchemaError
@@ -34,7 +35,7 @@ from dmma_core.training.ema import PostHocEma
 from dmma_core.training.latent_statistics import LatentStatistics
 from dmma_core.training.loop import run_training
 from dmma_core.training.optim import build_optimizer
-from dmma_core.training.step import TrainingStep
+from dmma_core.training.step import StepDraws, TrainingStep, training_draws
 from dmma_core.training.validation import validation_loss
 from dmma_core.training.workers import Workers
 
@@ -76,8 +77,7 @@ def train_arm(plan: ArmPlan, workers: Workers) -> bool:
         _log.info("%s goes on from step %d.", plan.arm, state.step)
     velocity = workers.wrap(state.model)
     step = TrainingStep(state.model, velocity, state.optimizer, plan.optim, plan.schedule, plan.dropout)
-    order = SampleOrder([Source(0, store.rows_of_split("train"))], plan.seed)
-    batches = training_batches([store], order, state.samples, plan.loop.batch_size, workers.rank, workers.size)
+    batches = _prepared_batches(plan, store, state.samples, workers)
     events = _Events(plan, folder, identity, state.step, workers)
     try:
         return run_training(
@@ -87,13 +87,27 @@ def train_arm(plan: ArmPlan, workers: Workers) -> bool:
             lambda: validation_loss(state.model, store, plan.validation, plan.seed, workers),
             plan.loop,
             plan.ema.snapshot_every,
-            plan.seed,
             events,
             workers,
         )
     finally:
         batches.close()  # type: ignore[attr-defined]
         events.close()
+
+
+def _prepared_batches(
+    plan: ArmPlan, store: FeatureStore, first_sample: int, workers: Workers
+) -> Iterator[tuple[ClipBatch, StepDraws]]:
+    """Batches of this worker with their draws, on its device. A thread prepares them: at the published sizes the draws
+    alone take 0.3 ms a clip."""
+    order = SampleOrder([Source(0, store.rows_of_split("train"))], plan.seed)
+    batches = training_batches([store], order, first_sample, plan.loop.batch_size, workers.rank, workers.size)
+
+    def prepare(_: int) -> tuple[ClipBatch, StepDraws]:
+        batch = next(batches)
+        return batch.to(workers.device), training_draws(batch, plan.seed).to(workers.device)
+
+    return read_ahead(prepare, num=None)
 
 
 def new_state(plan: ArmPlan, workers: Workers) -> TrainingState:

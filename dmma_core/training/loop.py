@@ -16,7 +16,7 @@ from dmma_core.errors import TrainingError
 from dmma_core.storage.metrics_log import Point
 from dmma_core.training.checkpoint import TrainingState
 from dmma_core.training.configs import LoopConfig
-from dmma_core.training.step import StepResult, TrainingStep, training_draws
+from dmma_core.training.step import StepDraws, StepResult, TrainingStep
 from dmma_core.training.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -49,17 +49,16 @@ class _Interval:
 def run_training(
     step: TrainingStep,
     state: TrainingState,
-    batches: Iterator[ClipBatch],
+    batches: Iterator[tuple[ClipBatch, StepDraws]],
     validate: Callable[[], float],
     config: LoopConfig,
     snapshot_every: int,
-    seed: int,
     events: LoopEvents,
     workers: Workers,
 ) -> bool:
     """Train from `state` up to `config.num_steps`; False if it was asked to stop before.
 
-    `batches` must start at sample `state.samples`. Raises TrainingError where loss or gradient is not finite: the
+    `batches`, with their random draws, are on the workers' device and start at sample `state.samples`. Raises TrainingError where loss or gradient is not finite: the
     weights are then those of the step before, and every checkpoint is untouched.
     """
     started_s = time.monotonic() - state.wall_s
@@ -74,10 +73,9 @@ def run_training(
         log({"val/loss": validate()})
     while state.step < config.num_steps and not stopped:
         begun_s = time.monotonic()
-        batch = next(batches)
+        batch, draws = next(batches)
         interval.waited_s += time.monotonic() - begun_s
-        draws = training_draws(batch, seed).to(workers.device)
-        result = step(batch.to(workers.device), draws, state.step)
+        result = step(batch, draws, state.step)
         if not result.is_finite:
             raise _not_finite(result, state, saved_step)
         state.step += 1
