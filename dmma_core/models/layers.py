@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dmma_core.models.products import linear
+
 
 @dataclass(frozen=True)
 class Initial:
@@ -104,10 +106,10 @@ class TokenMap(nn.Module):
 
     def forward(self, x_BLE: Tensor) -> Tensor:
         if self.num_taps == 1:
-            return F.linear(x_BLE, self.weight, self.bias)
+            return linear(x_BLE, self.weight, self.bias)
         if self.gathers:
-            return F.linear(gather_taps(x_BLE, self.num_taps), self.weight, self.bias)
-        summed = sum_taps(F.linear(x_BLE, self.weight), self.num_taps, direction=-1)
+            return linear(gather_taps(x_BLE, self.num_taps), self.weight, self.bias)
+        summed = sum_taps(linear(x_BLE, self.weight), self.num_taps, direction=-1)
         return summed if self.bias is None else summed + self.bias
 
     def initials(self) -> dict[str, Initial]:

@@ -1,0 +1,21 @@
+"""The plain network that benchmarks compare with computes the published functions too, or the comparison means nothing."""
+
+import pytest
+import torch
+
+from benchmarks.plain_mmdit import PlainMMDiT
+from dmma_core.models.mmaudio_interop import official_shapes
+from helpers.golden import assert_close, fill_state_dict, golden_file, golden_names
+from helpers.golden_mmdit import TOLERANCE, golden_config, golden_features
+
+
+@pytest.mark.parametrize("name", golden_names("mm_tiny_v[0-9]", "deep_tiny_v[0-9]") or ["mm_tiny_v1"])
+@torch.inference_mode()
+def test_forward_and_sampling(name: str) -> None:
+    file = golden_file(name)
+    config = golden_config(file)
+    plain = PlainMMDiT(config)
+    plain.load_state_dict(fill_state_dict(official_shapes(config), file.meta["salt"]))
+    features, tolerance = golden_features(file), TOLERANCE[config.version]
+    assert_close(plain(file["in.latent"], file["in.t"], features), file["forward.flow"], tolerance)
+    assert_close(plain.sample(file["in.x0"], features, 25, 4.5), file["euler25.x1"], tolerance)

@@ -1,0 +1,38 @@
+"""The product equals PyTorch's own, forwards and backwards, whichever library computes it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dmma_core.models import products
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(2, 20, 48), (64, 48), (1, 48), (0, 48)])
+def test_values_and_gradients(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape), torch.randn(32, 48), *([torch.randn(32)] if bias else [])]
+    ours, theirs = ([value.clone().requires_grad_() for value in inputs] for _ in range(2))
+    ours_y, theirs_y = products.linear(*ours), F.linear(*theirs)
+    torch.testing.assert_close(ours_y, theirs_y, atol=1e-4, rtol=1e-4)
+    weight = torch.randn_like(theirs_y)
+    (ours_y * weight).sum().backward()
+    (theirs_y * weight).sum().backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-3, rtol=1e-4)
+
+
+def test_views_with_gaps() -> None:
+    x, weight = torch.randn(3, 30, 96)[:, 5:25, :48].requires_grad_(), torch.randn(32, 48)
+    torch.testing.assert_close(products.linear(x, weight), F.linear(x, weight), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_dtypes_are_left_to_pytorch(dtype: torch.dtype) -> None:
+    x, weight = torch.randn(40, 48, dtype=dtype), torch.randn(32, 48, dtype=dtype)
+    assert torch.equal(products.linear(x, weight), F.linear(x, weight))
+
+
+def test_autocast_is_respected() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert products.linear(torch.randn(40, 48), torch.randn(32, 48)).dtype == torch.bfloat16
