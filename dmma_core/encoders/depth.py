@@ -37,7 +37,9 @@ MIDAS_VARIANTS: Mapping[str, Callable[[], Dpt | MidasSmall]] = {
     DPT_LARGE_384.name: partial(Dpt, DPT_LARGE_384),
     MidasSmall.name: MidasSmall,
 }
+_VERSION = 1  # part of the fingerprint: to be raised whenever maps, pictures or scalars change
 _FLOOR = 1e-2  # smallest inverse depth told apart in logarithms: 100 m where the unit is 1/m
+_STILL_WEIGHT = 1e-4  # of pixels that are not nearer than usual, beside logarithms of about 0.1 to 2
 _EPSILON = 1e-8  # of the published depth normalisation
 
 
@@ -115,7 +117,12 @@ class DepthEncoder(nn.Module):
     def fingerprint(self) -> str:
         """Identity of network, weights and of everything here that changes a feature."""
         config = self.config
-        settings = {"normalization": config.normalization, "raw_scale": config.raw_scale, "scalars": SCALAR_NAMES}
+        settings = {
+            "version": _VERSION,
+            "normalization": config.normalization,
+            "raw_scale": config.raw_scale,
+            "scalars": SCALAR_NAMES,
+        }
         sizes = {"name": config.name, "size": config.size, "resize": config.resize, "half": config.half_precision}
         return fingerprint({**settings, **sizes}, self.network)
 
@@ -148,9 +155,9 @@ def depth_scalars(inverse_depth_THW: Tensor, fps: float) -> Tensor:
     """Per frame statistics [T, K] of raw inverse depth of ONE clip at `fps`, columns `SCALAR_NAMES`.
 
     Logarithms (natural, of values floored at 0.01) make a constant factor of distance a constant offset, whatever the
-    network's unit. `log_centre` is the mean over the middle quarter of the picture. `log_foreground` is the mean over
-    what stands nearer than the clip's own median picture, weighted by how much: with a steady camera, the moving
-    object; where nothing moves it equals `log_mean`. `log_foreground_per_s` is its change: approach is positive.
+    network's unit. `log_centre` is the mean over the middle quarter of the picture. `log_foreground` is the mean
+    logarithm over what stands nearer than in the clip's own median picture, weighted by how much: with a steady camera,
+    the moving object; where nothing moves, the whole picture. `log_foreground_per_s` is its change: approach is positive.
     """
     num_frames, height, width = inverse_depth_THW.shape
     if not num_frames:
@@ -158,17 +165,17 @@ def depth_scalars(inverse_depth_THW: Tensor, fps: float) -> Tensor:
     flat_TP = inverse_depth_THW.flatten(1).contiguous()  # torch.median is wrong on expanded tensors
     centre_THW = inverse_depth_THW[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
     mean_T = flat_TP.mean(1)
-    excess_TP = (flat_TP - flat_TP.median(0).values).clamp_min(0)
-    weight_TP = excess_TP + 1e-4 * mean_T[:, None] + _EPSILON
-    foreground_T = (weight_TP * flat_TP).sum(1) / weight_TP.sum(1)
+    log_TP = flat_TP.clamp_min(_FLOOR).log()
+    weight_TP = (log_TP - log_TP.median(0).values).clamp_min(0) + _STILL_WEIGHT
+    foreground_T = (weight_TP * log_TP).sum(1) / weight_TP.sum(1)
     ranks = torch.tensor([0.25, 0.75], dtype=flat_TP.dtype, device=flat_TP.device)
     quartiles_2T = torch.stack([torch.quantile(flat_P, ranks) for flat_P in flat_TP], dim=1)
-    levels_KT = torch.stack([*quartiles_2T, flat_TP.amax(1), mean_T, centre_THW.mean((1, 2)), foreground_T])
+    levels_KT = torch.stack([*quartiles_2T, flat_TP.amax(1), mean_T, centre_THW.mean((1, 2))])
     logs_KT = levels_KT.clamp_min(_FLOOR).log()
-    neighbours_T = F.pad(logs_KT[-1:], (1, 1), mode="replicate")[0] if num_frames > 1 else logs_KT[-1].expand(3)
+    neighbours_T = torch.cat([foreground_T[:1], foreground_T, foreground_T[-1:]])
     change_T = (neighbours_T[2:] - neighbours_T[:-2]) * (fps / 2)
     relative_std_T = flat_TP.std(1) / mean_T.clamp_min(_FLOOR)
-    return torch.stack([*logs_KT, change_T, relative_std_T], dim=1)
+    return torch.stack([*logs_KT, foreground_T, change_T, relative_std_T], dim=1)
 
 
 def resize_like_midas(frames_THWC: Tensor, config: DepthConfig) -> Tensor:

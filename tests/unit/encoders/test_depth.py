@@ -110,10 +110,12 @@ def test_another_unit_only_shifts_the_logarithms_and_keeps_the_relative_spread()
     torch.testing.assert_close(shift_TK, expected_K.expand_as(shift_TK), atol=1e-3, rtol=0)
 
 
-def test_nothing_in_front_gives_the_mean() -> None:
-    scalars_TK = depth_scalars(_scene([9.0])[:1].expand(4, -1, -1), FPS)
-    mean, foreground = SCALAR_NAMES.index("log_mean"), SCALAR_NAMES.index("log_foreground")
-    torch.testing.assert_close(scalars_TK[:, mean], scalars_TK[:, foreground])
+def test_a_still_clip_gives_the_mean_of_the_whole_picture_and_no_change() -> None:
+    maps_THW = _scene([9.0]).expand(4, -1, -1)
+    scalars_TK = depth_scalars(maps_THW, FPS)
+    foreground_T = scalars_TK[:, SCALAR_NAMES.index("log_foreground")]
+    torch.testing.assert_close(foreground_T, maps_THW.log().mean((1, 2)))
+    assert scalars_TK[:, SCALAR_NAMES.index("log_foreground_per_s")].abs().max() == 0
 
 
 def test_maps_are_batched_not_negative_and_of_the_networks_size(encoder: DepthEncoder) -> None:
