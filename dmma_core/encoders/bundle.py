@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -162,22 +161,16 @@ def load_bundle(
     device: str = "cpu",
     *,
     weights: Mapping[str, str] | None = None,
-    depth_normalization: str | None = None,
-    half_precision: bool = False,
     with_vocoder: bool = True,
 ) -> Bundle:
     """Build the bundle of the full name `name` (see `bundle_options`) for clips of `duration_s` on `device`.
 
-    `depth_normalization` and `half_precision` (of the depth network; for GPUs) are options of the name that may be
-    given apart; the schema holds the full name. `weights` maps a role ("clip", "depth", "synchformer", "vae", "vocoder") to
-    a file that replaces the registered one. Extraction needs no vocoder, which the published codecs decode with.
+    `weights` maps a role ("clip", "depth", "synchformer", "vae", "vocoder") to a file that replaces the registered one.
+    Extraction needs no vocoder, which the published codecs decode with.
     Raises ConfigError for an unknown name or option and WeightsError where weights are missing or do not fit: there is
     no fall-back to random weights.
     """
     options = parse_bundle_name(name)
-    if depth_normalization is not None and depth_normalization != options.normalization:
-        options = replace(options, normalization=depth_normalization, raw_scale=None)
-    options = replace(options, half_precision=half_precision or options.half_precision)
     files = dict(weights or {})
     load = _load_tiny if options.bundle == "tiny" else partial(_load_mmaudio, with_vocoder=with_vocoder)
     clip, synchformer, codec = load(options, files)
@@ -194,8 +187,7 @@ def load_depth(options: BundleOptions, file: str | None = None) -> DepthEncoder:
     if network == TINY_DPT.name:
         return tiny_depth(_packaged("depth", file, depth_module.TINY_WEIGHTS), *settings)
     if network in TRANSFORMERS_NETWORKS:
-        parts = [path_of(network + part) for part in ("", "_config", "_preprocessor")]
-        return transformers_depth(file or str(Path(parts[0]).parent), *settings)
+        return transformers_depth(file or _folder_of(network), *settings)
     return midas_depth(file or path_of(f"midas_{network.removeprefix('midas_')}"), network, *settings)
 
 
@@ -221,6 +213,12 @@ def _load_mmaudio(options: BundleOptions, files: Mapping[str, str], with_vocoder
     )
     clip = full_clip(file("clip", "clip_dfn5b_h14_384"))
     return clip, full_synchformer(file("synchformer", "synchformer")), codec
+
+
+def _folder_of(network: str) -> str:
+    """Folder of a transformers network in the cache, all of whose files are there."""
+    parts = [path_of(network + part) for part in ("", "_config", "_preprocessor")]
+    return str(Path(parts[0]).parent)
 
 
 def _packaged(role: str, file: str | None, own: Path) -> str:

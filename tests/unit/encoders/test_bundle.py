@@ -104,7 +104,7 @@ def test_weights_from_files_and_no_fall_back_without_them(tmp_path: Path) -> Non
     write_tensors(paths["depth"], {name: value.half() for name, value in depth.network.state_dict().items()})
     first, second = (load_bundle("tiny", DURATION_S, weights=paths) for _ in range(2))
     assert first.schema == second.schema
-    raw = load_bundle("tiny", DURATION_S, weights=paths, depth_normalization="raw_scaled")
+    raw = load_bundle("tiny+per_clip+raw_scaled", DURATION_S, weights=paths)
     assert raw.schema.bundle == "tiny+raw_scaled"
     again = load_bundle(raw.schema.bundle, DURATION_S, weights=paths)  # as generation does, from a feature set's schema
     assert again.schema == raw.schema
