@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from types import FrameType
 
@@ -21,7 +21,7 @@ from dmma_core.log import Progress
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import Point, read_metrics
 from dmma_core.storage.run_folder import RunFolder
-from dmma_core.training.arm import ArmPlan
+from dmma_core.training.arm import ArmPlan, newest_checkpoint
 from ray_jobs.stages.train_arm import FAILED, run_worker
 
 _log = logging.getLogger(__name__)
@@ -65,22 +65,23 @@ class Resources:
 
 @dataclass
 class _Arm:
-    """One running arm: its trainer's thread, its outcome, and what is shown of it."""
+    """One running arm: its trainer's thread, the sentences of its failure, and what is shown of it."""
 
     plan: ArmPlan
     thread: threading.Thread
-    progress: Progress
-    shown_step: int | None = None
-    errors: list[str] = field(default_factory=list)
+    errors: list[str]
+    shown_step: int
+    progress: Progress | None = None
 
-    def show(self) -> None:
+    def show(self, stack: ExitStack) -> None:
+        """Bring the progress bar to the newest logged step; the bar begins with this session's first."""
         points = read_metrics(RunFolder(self.plan.run_uri).metrics)
-        if not points:
-            return
-        last_step = int(points[-1]["step"])
-        if self.shown_step is None:
-            self.shown_step = 0
-        if last_step > self.shown_step:
+        last_step = int(points[-1]["step"]) if points else -1
+        is_new = last_step > self.shown_step or last_step == 0
+        if is_new and self.progress is None:
+            total = self.plan.loop.num_steps - self.shown_step
+            self.progress = stack.enter_context(Progress(f"train {self.plan.arm}", total, "step"))
+        if self.progress is not None and last_step > self.shown_step:
             self.progress.advance(last_step - self.shown_step, _note(points))
             self.shown_step = last_step
 
@@ -95,16 +96,17 @@ def train_arms(
     if "RAY_ADDRESS" not in os.environ:
         for name, value in _LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+    _log.info("Starting %s (on a free machine 10 to 20 s) …", " and ".join(plan.arm for plan in plans))
     with ExitStack() as stack:
-        storage = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmma-ray-train-", ignore_cleanup_errors=True))
+        storage = stack.enter_context(_ray_storage(plans[0].stop_uri.rsplit("/", 1)[0]))
         arms = []
         for plan in plans:
             paths.remove(paths.join(plan.run_uri, FAILED))
-            progress = stack.enter_context(Progress(f"train {plan.arm}", plan.loop.num_steps, "step"))
+            checkpoint = newest_checkpoint(RunFolder(plan.run_uri))
             errors: list[str] = []
             work = (plan, resources, num_workers, max_restarts, storage, errors)
             thread = threading.Thread(target=_fit, args=work, name=f"dmma-train-{plan.arm}", daemon=True)
-            arms.append(_Arm(plan, thread, progress, errors=errors))
+            arms.append(_Arm(plan, thread, errors, checkpoint.step if checkpoint else 0))
             thread.start()
         told = False
         while any(arm.thread.is_alive() for arm in arms):
@@ -114,7 +116,8 @@ def train_arms(
                 _log.info("Stopping: every arm writes a checkpoint first. Interrupt again to leave at once.")
             time.sleep(_POLL_S)
             for arm in arms:
-                arm.show()
+                arm.show(stack)
+    paths.remove(plans[0].stop_uri)
     return {arm.plan.arm: " ".join(arm.errors) for arm in arms if arm.errors}
 
 
@@ -122,14 +125,17 @@ def _fit(
     plan: ArmPlan, resources: Resources, num_workers: int, max_restarts: int, storage: str, errors: list[str]
 ) -> None:
     use_gpu = resources.num_gpus > 0
+    filesystem, path = paths.arrow_filesystem_of(storage)
     share = {"CPU": resources.num_cpus, **({"GPU": resources.num_gpus} if use_gpu else {})}
     trainer = TorchTrainer(
         run_worker,
         train_loop_config={"plan": plan, "workers_per_node": resources.workers_per_node},
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=share),
-        # Checkpoints go to the run's own folder; what Ray Train stores is only its bookkeeping.
         run_config=RunConfig(
-            name=plan.arm, storage_path=storage, failure_config=FailureConfig(max_failures=max_restarts)
+            name=plan.arm,
+            storage_path=path,
+            storage_filesystem=filesystem if paths.is_remote(storage) else None,
+            failure_config=FailureConfig(max_failures=max_restarts),
         ),
     )
     try:
@@ -142,6 +148,23 @@ def _fit(
     if paths.exists(failed_uri := paths.join(plan.run_uri, FAILED)):
         record = paths.read_json(failed_uri)
         errors[:] = [f"{record['message']} {record['remedy']}".strip()]
+
+
+@contextmanager
+def _ray_storage(comparison_uri: str) -> Iterator[str]:
+    """A place for Ray Train's bookkeeping, removed afterwards; checkpoints go to the run's own folder.
+
+    Every node must see it, so it lies in the bucket where the runs do.
+    """
+    if paths.is_remote(comparison_uri):
+        uri = paths.join(comparison_uri, "ray-train")
+        try:
+            yield uri
+        finally:
+            paths.remove(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="dmma-ray-train-", ignore_cleanup_errors=True) as folder:
+        yield folder
 
 
 def _note(points: Sequence[Point]) -> str:

@@ -4,6 +4,7 @@ dmma train --config tiny                      both arms, going on where an earli
 dmma train --config tiny 'only=[baseline]'    one of them
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from ray_jobs.reporting import Comparison, Uploader, tracking_uri_for
 from ray_jobs.runtime import connect
 
 LATENT_STATISTICS = "latent_statistics.json"
+_log = logging.getLogger(__name__)
 
 
 def plan(config: TrainConfig) -> Sequence[str]:
@@ -55,6 +57,13 @@ def run(config: TrainConfig) -> None:
     check_features(store, config.loop.batch_size, config.num_workers)
     statistics = stored_latent_statistics(paths.join(config.run_uri, LATENT_STATISTICS), store)
     plans = arm_plans(config, store, statistics)
+    for arm in plans:
+        if checkpoint := newest_checkpoint(RunFolder(arm.run_uri)):
+            _log.info("%s has been trained up to step %d.", arm.arm, checkpoint.step)
+    plans = [arm for arm in plans if not _is_finished(arm, store)]
+    if not plans:
+        _log.info("Nothing is left to do.")
+        return
     paths.remove(plans[0].stop_uri)
     for arm in plans:
         paths.write_bytes(RunFolder(arm.run_uri).job_yaml, config_to_yaml(config).encode())
@@ -66,13 +75,13 @@ def run(config: TrainConfig) -> None:
     ):
         resources = Resources.of_cluster(config.device, len(plans), config.num_workers)
         failed = train_arms(plans, resources, config.num_workers, config.max_restarts, stop)
-        uploader.finish({arm.arm: _status(arm, failed, stop.is_set()) for arm in plans})
+        uploader.finish({arm.arm: _status(arm, store, failed) for arm in plans})
     if failed:
         sentences = " ".join(f"Arm {arm} failed: {sentence}" for arm, sentence in failed.items())
         others = [arm.arm for arm in plans if arm.arm not in failed]
         unharmed = f" Not affected: {', '.join(others)}." if others else ""
         raise TrainingError(sentences + unharmed, remedy="Then run the same command again; finished work is kept.")
-    if stop.is_set() and not all(_is_finished(arm) for arm in plans):
+    if stop.is_set() and not all(_is_finished(arm, store) for arm in plans):
         raise KeyboardInterrupt
 
 
@@ -107,15 +116,18 @@ def _parameters(config: TrainConfig, arm: ArmPlan) -> dict[str, object]:
     return {**settings, "arm": arm.arm, "model": config_to_dict(arm.model)}
 
 
-def _is_finished(arm: ArmPlan) -> bool:
+def _is_finished(arm: ArmPlan, store: FeatureStore) -> bool:
     checkpoint = newest_checkpoint(RunFolder(arm.run_uri))
-    return checkpoint is not None and checkpoint.step >= arm.loop.num_steps
+    if checkpoint is None or checkpoint.step < arm.loop.num_steps:
+        return False
+    arm.identity(store).require_same(checkpoint)
+    return True
 
 
-def _status(arm: ArmPlan, failed: dict[str, str], stopped: bool) -> str:
+def _status(arm: ArmPlan, store: FeatureStore, failed: dict[str, str]) -> str:
     if arm.arm in failed:
         return "FAILED"
-    return "KILLED" if stopped and not _is_finished(arm) else "FINISHED"
+    return "FINISHED" if _is_finished(arm, store) else "KILLED"
 
 
 JOB = Job(

@@ -8,6 +8,7 @@ is the time of day. Every other key is a metric. This file is the truth; a track
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +16,14 @@ from dmma_core.storage import paths
 
 COUNTERS = ("step", "samples", "wall_s", "unix_s")
 Point = dict[str, float]
+_RESEND_EVERY_S = 30.0
 _log = logging.getLogger(__name__)
 
 
 class MetricsLog:
     """Appends points to `uri`. Points after `last_step`, left over from a session that died, are removed at the start.
 
-    A bucket's objects cannot be appended to, so there the whole file is sent again on `flush`.
+    A bucket's objects cannot be appended to, so there the whole file is sent again: on `flush`, and every half minute.
     """
 
     def __init__(self, uri: str, last_step: int) -> None:
@@ -34,6 +36,8 @@ class MetricsLog:
         self._points.append(point)
         if not self._remote:
             paths.append_text(self._uri, _lines([point]))
+        elif time.monotonic() - self._written_s > _RESEND_EVERY_S:
+            self._write_all()
 
     def flush(self) -> None:
         """Make every appended point visible to readers."""
@@ -42,6 +46,7 @@ class MetricsLog:
 
     def _write_all(self) -> None:
         paths.write_bytes(self._uri, _lines(self._points).encode())
+        self._written_s = time.monotonic()
 
 
 def read_metrics(uri: str) -> list[Point]:

@@ -33,7 +33,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def settings(store: FeatureStore, run_uri: Path, num_steps: int, *more: str) -> list[str]:
+def settings(store: FeatureStore, run_uri: Path | str, num_steps: int, *more: str) -> list[str]:
     loop = {"num_steps": num_steps, "batch_size": 4, "log_every": 2, "validate_every": 2, "checkpoint_every": 2}
     return [
         f"features_uri={store.uri}",
@@ -48,11 +48,11 @@ def settings(store: FeatureStore, run_uri: Path, num_steps: int, *more: str) -> 
     ]
 
 
-def steps_of(run_uri: Path, arm: str) -> list[int]:
-    return RunFolder(str(run_uri / arm)).complete_steps()
+def steps_of(run_uri: Path | str, arm: str) -> list[int]:
+    return RunFolder(f"{run_uri}/{arm}").complete_steps()
 
 
-def points_on_server(run_uri: Path, arm: str) -> dict[str, list[int]]:
+def points_on_server(run_uri: Path | str, arm: str) -> dict[str, list[int]]:
     """Metric name -> samples of every stored value, in order, from the default SQLite file."""
     from mlflow import MlflowClient
 
@@ -85,6 +85,12 @@ def test_both_arms_train_and_go_on(trained: Path) -> None:
     }
     assert {arm: record["model"]["depth"] for arm, record in records.items()} == {"baseline": "off", "depth": "both"}
     assert records["baseline"]["features_fingerprint"] == records["depth"]["features_fingerprint"]
+
+
+def test_a_finished_run_is_left_as_it_is(trained: Path, store: FeatureStore, caplog: pytest.LogCaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
+    assert train.JOB.main(settings(store, trained, 4)) == 0
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")} == before
 
 
 def test_what_a_dead_server_missed_is_uploaded_afterwards_once(
@@ -154,13 +160,13 @@ def test_one_arm_failing_leaves_the_other_unharmed(
     assert steps_of(run_uri, "depth")[-1] == 4
 
 
-def after_first_points(run_uri: Path, arm: str, act: Callable[[], None]) -> threading.Thread:
+def after_first_points(run_uri: Path | str, arm: str, act: Callable[[], None]) -> threading.Thread:
     """Do something once the arm has trained a few steps."""
 
     def wait_and_act() -> None:
         limit_s = time.monotonic() + 240
         while time.monotonic() < limit_s:
-            points = read_metrics(RunFolder(str(run_uri / arm)).metrics)
+            points = read_metrics(RunFolder(f"{run_uri}/{arm}").metrics)
             if points and points[-1]["step"] >= 4:
                 act()
                 return
@@ -178,16 +184,17 @@ def kill_one_worker() -> None:
     ours[0].kill()
 
 
-def test_goes_on_after_the_death_of_one_of_two_workers(store: FeatureStore, tmp_path: Path, ray_cluster: None) -> None:
-    run_uri = tmp_path / "runs" / "killed"
+def test_goes_on_after_the_death_of_one_of_two_workers_with_its_run_on_a_bucket(
+    store: FeatureStore, bucket: str, ray_cluster: None
+) -> None:
+    run_uri = f"{bucket}/runs/killed"
     killer = after_first_points(run_uri, "baseline", kill_one_worker)
-    assert train.JOB.main(settings(store, run_uri, 40, "only=[baseline]", "num_workers=2", "mlflow=false")) == 0
+    assert train.JOB.main(settings(store, run_uri, 16, "only=[baseline]", "num_workers=2", "mlflow=false")) == 0
     assert not killer.is_alive()
-    assert steps_of(run_uri, "baseline")[-1] == 40
-    steps = [
-        point["step"] for point in read_metrics(RunFolder(str(run_uri / "baseline")).metrics) if "val/loss" in point
-    ]
-    assert steps == list(range(0, 41, 2))
+    assert steps_of(run_uri, "baseline")[-1] == 16
+    points = read_metrics(RunFolder(f"{run_uri}/baseline").metrics)
+    assert [point["step"] for point in points if "val/loss" in point] == list(range(0, 17, 2))
+    assert "ray-train" not in paths.list_folders(run_uri)
 
 
 def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(
