@@ -5,6 +5,7 @@ convolution is one matrix product over its taps, and the two branches of a gated
 `mmaudio_interop` translates.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -136,8 +137,11 @@ class GatedFeedForward(nn.Module):
         hidden = -(-int(2 * expanded_width / 3) // multiple) * multiple
         self.up = TokenMap(width, 2 * hidden, num_taps, bias=False, num_parallel=2)
         self.down = TokenMap(hidden, width, num_taps, bias=False)
+        self.tiled: Callable[[Tensor], Tensor] | None = None  # see tiled_convolution
 
     def forward(self, x_BLE: Tensor) -> Tensor:
+        if self.tiled is not None:
+            return self.tiled(x_BLE)
         gate, value = self.up(x_BLE).chunk(2, dim=-1)
         down: Tensor = self.down(F.silu(gate) * value)
         return down

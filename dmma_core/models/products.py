@@ -15,21 +15,29 @@ _MIN_ROWS = 16  # below, a product is bound by reading the weights
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias over the last dimension, as `F.linear`, with gradients."""
-    if not _takes_onednn(x, weight):
+    if not takes_onednn(x, weight):
         return F.linear(x, weight, bias)
     return cast(Tensor, _OneDnnLinear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
 
 
-def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
+def takes_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether `linear` leaves this product to oneDNN."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and weight.dtype == torch.float32
         and x.numel() >= _MIN_ROWS * x.shape[-1]
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
+
+
+def product_plus(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
+    """x @ weight.T + added by oneDNN, without gradients."""
+    if added is None:
+        return _product(x, weight)
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.binary(x, added, weight, None, "add"))
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

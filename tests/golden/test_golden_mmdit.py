@@ -9,6 +9,7 @@ from dmma_core.flow.solver import integrate
 from dmma_core.models.mmaudio_interop import official_shapes, recognise, to_official
 from dmma_core.models.mmdit import Conditions, MMDiT
 from dmma_core.models.presets import mmdit_config, parameter_count
+from dmma_core.models.tiled_convolution import tiled_convolutions
 from helpers.golden import (
     GoldenFile,
     assert_close,
@@ -96,14 +97,12 @@ def test_sampling(case: tuple[GoldenFile, MMDiT]) -> None:
         negative_text_BND = file["in.negative_text_features"] if negative else None
         conditions = model.branch_conditions(features, list(weights), negative_text_BND)
         start, end = (1.0, 0.0) if backwards else (0.0, 1.0)
-        return integrate(
-            lambda state, time: guided_velocity(model.velocity, state, time, conditions, weights),
-            file["in.x0"],
-            "euler",
-            num_steps,
-            start,
-            end,
-        )
+
+        def velocity(state: Tensor, time: Tensor) -> Tensor:
+            return guided_velocity(model.velocity, state, time, conditions, weights)
+
+        with tiled_convolutions(model):
+            return integrate(velocity, file["in.x0"], "euler", num_steps, start, end)
 
     final = sample(25)
     assert_close(final, file["euler25.x1"], tolerance)
