@@ -24,6 +24,7 @@ class Initial:
     value: float = 0.0
 
 
+_EPSILON = torch.finfo(torch.float32).eps
 ZERO = Initial("constant", 0.0)
 ONE = Initial("constant", 1.0)
 
@@ -148,14 +149,18 @@ class GatedFeedForward(nn.Module):
 
 
 class RMSScale(nn.Module):
-    """Divide by the root mean square over the last dimension (eps: the dtype's epsilon) and scale by a learned weight."""
+    """Divide by the root mean square over the last dimension and scale by a learned weight.
+
+    eps is float32's epsilon whatever the dtype. PyTorch's default, the dtype's own, is 0.008 in bfloat16: large enough to
+    make the network another one.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), _EPSILON)
 
     def initials(self) -> dict[str, Initial]:
         return {"weight": ONE}
