@@ -6,6 +6,7 @@ set once, or in its rejected list with the reason.
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from functools import partial
 import pyarrow as pa
 import ray
 import ray.data
+from ray.util.annotations import RayDeprecationWarning
 
 from dmma_core.data import extraction
 from dmma_core.data.extraction import ShardCollector
@@ -26,7 +28,7 @@ from dmma_core.storage import paths
 from ray_jobs.job import Job
 from ray_jobs.runtime import connect, plain_errors
 from ray_jobs.stages.decode import DecodeStage
-from ray_jobs.stages.encode import BundleDescription, EncodeStage, LoadBundle, describe_bundle
+from ray_jobs.stages.encode import BundleDescription, DecodeAndEncodeStage, EncodeStage, LoadBundle, describe_bundle
 from ray_jobs.stages.write import write_encoded
 
 _log = logging.getLogger(__name__)
@@ -149,21 +151,23 @@ def _encoded(
     schema = bundle.schema
     decode = DecodeStage(bundle.frame_requests, schema.sample_rate_hz, schema.num_samples, config.decoder)
     rows = [{"shard": shard, "clips": [asdict(clip) for clip in clips]} for shard, clips in work]
-    with ray.data.DataContext.current(context):  # of this dataset alone
-        encoded = (
-            ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map_batches(decode.__call__, batch_size=None, batch_format="pyarrow", num_cpus=1)
-            .map_batches(
-                EncodeStage,
-                fn_constructor_args=(load,),
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=pool.size),
-                max_restarts=-1,
-                max_task_retries=1,  # Ray Data's default, for ever, would hang on a file that kills its decoder
-                **pool.resources,
-            )
-        )
+    actors = {
+        "batch_size": None,
+        "batch_format": "pyarrow",
+        "compute": ray.data.ActorPoolStrategy(size=pool.size),
+        "max_restarts": -1,
+        "max_task_retries": 1,  # Ray Data's default, for ever, would hang on a file that kills its decoder
+        **pool.resources,
+    }
+    with ray.data.DataContext.current(context), warnings.catch_warnings():  # of this dataset alone
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # this Ray has no other place for max_task_retries
+        batches = ray.data.from_items(rows, override_num_blocks=len(rows))
+        if pool.num_gpus:
+            decoded = batches.map_batches(decode.__call__, batch_size=None, batch_format="pyarrow", num_cpus=1)
+            encoded = decoded.map_batches(EncodeStage, fn_constructor_args=(load,), **actors)
+        else:
+            # One actor a core does both: decoding tasks beside them would find no core free and wait for ever.
+            encoded = batches.map_batches(DecodeAndEncodeStage, fn_constructor_args=(decode, load), **actors)
     yield from encoded.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
@@ -171,7 +175,6 @@ def _pool(config: ExtractConfig) -> _Pool:
     resources = ray.cluster_resources()
     if num_gpus := resources.get("GPU", 0):
         return _Pool(config.num_encoders or max(1, int(num_gpus / config.gpus_per_encoder)), config.gpus_per_encoder)
-    # Both stages then ask for the same, one core, and Ray Data lets every actor do its own decoding.
     cores = min(int(resources.get("CPU", 1)), (os.cpu_count() or 1) * len(ray.nodes()))
     return _Pool(config.num_encoders or max(1, cores), 0)
 

@@ -19,7 +19,7 @@ from dmma_core.data.manifest import Clip, Rejected
 from dmma_core.encoders.base import EncoderBundle
 from dmma_core.storage.media import DecodedClip, FrameRequest
 from dmma_core.tensors import Array
-from ray_jobs.stages.decode import unpack_clips
+from ray_jobs.stages.decode import DecodeStage, unpack_clips
 
 LoadBundle = Callable[[], EncoderBundle]
 _CAPTIONS_PER_BATCH = 64
@@ -82,6 +82,16 @@ class EncodeStage:
             return {**self._schema.encode_row(clip, features), "reason": "", "detail": ""}
         except ValueError as error:
             return _reject(clip, "invalid_features", error)
+
+
+class DecodeAndEncodeStage:
+    """Both stages in one actor, for machines without GPUs."""
+
+    def __init__(self, decode: DecodeStage, load: LoadBundle) -> None:
+        self._decode, self._encode = decode, EncodeStage(load)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return self._encode(self._decode(table))
 
 
 def _output_schema(schema: FeatureSchema) -> pa.Schema:
