@@ -1,0 +1,72 @@
+"""The whole chain on a separately started head node, every job submitted over HTTP."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.storage import media
+from helpers.head_node import HeadNode, head_node
+
+
+@pytest.fixture(scope="module")
+def node():
+    with head_node() as started:
+        yield started
+
+
+def jobs_of_the_chain(work: Path) -> list[list[str]]:
+    """A dozen clips, a few steps: small, but every job with its real parts."""
+    at = {
+        room: f"{work}/{room}"
+        for room in ("videos", "manifest", "features", "runs", "generated", "reports", "comparison")
+    }
+    training = [
+        "loop.num_steps=6",
+        "loop.batch_size=4",
+        "loop.validate_every=3",
+        "loop.checkpoint_every=3",
+        "mlflow=false",
+    ]
+    chain = [
+        ["ray_jobs.render", f"out_uri={at['videos']}", "scenes.num_clips=12"],
+        [
+            "ray_jobs.clean",
+            *(f"videos_uri={at['videos']}", f"captions_uri={at['videos']}/captions.tsv", f"out_uri={at['manifest']}"),
+            *("cleaning.val_fraction=0.25", "cleaning.test_fraction=0.25"),
+        ],
+        ["ray_jobs.extract", f"manifest_uri={at['manifest']}", f"out_uri={at['features']}"],
+        ["ray_jobs.train", f"features_uri={at['features']}", f"run_uri={at['runs']}", *training],
+    ]
+    for arm in ("baseline", "depth"):
+        chain += [
+            [
+                "ray_jobs.generate",
+                *(f"run_uri={at['runs']}/{arm}", f"features_uri={at['features']}", "sampling.num_steps=2"),
+                f"out_uri={at['generated']}/{arm}",
+            ],
+            ["ray_jobs.evaluate", f"generated_uri={at['generated']}/{arm}", f"report_uri={at['reports']}/{arm}.json"],
+        ]
+    reports = [f"{arm}_report_uri={at['reports']}/{arm}.json" for arm in ("baseline", "depth")]
+    return [*chain, ["ray_jobs.compare", *reports, f"out_uri={at['comparison']}", "num_resamples=200"]]
+
+
+def test_every_job_runs_on_a_cluster_it_was_submitted_to(node: HeadNode, tmp_path: Path) -> None:
+    for module, *settings in jobs_of_the_chain(tmp_path):
+        done = node.submit(module, "--config", "tiny", *settings)
+        assert done.returncode == 0, f"{module}:\n{done.stdout}\n{done.stderr}"
+    store = FeatureStore(str(tmp_path / "features"))
+    assert len(store) == 12
+    record = json.loads((tmp_path / "generated" / "depth" / "GENERATION.json").read_text())
+    assert record["clips"] == [store.clips[row].clip_id for row in store.rows_of_split("test")]
+    sound_A = media.decode_audio(str(tmp_path / "generated" / "depth" / f"{record['clips'][0]}.flac"), 16_000)
+    assert sound_A.shape == (64_000,)
+    assert abs(sound_A).max() > 0
+    assert "<html" in (tmp_path / "comparison" / "report.html").read_text()
+
+
+def test_a_submitted_job_that_fails_says_why(node: HeadNode, tmp_path: Path) -> None:
+    done = node.submit("ray_jobs.extract", "--config", "tiny", f"manifest_uri={tmp_path}/absent")
+    assert done.returncode != 0
+    assert "has no MANIFEST.json" in done.stdout + done.stderr

@@ -1,0 +1,88 @@
+"""A Ray head node of its own, as a rented cluster has it: started beside, reached over HTTP only."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_START_TIMEOUT_S = 90
+
+
+@dataclass(frozen=True)
+class HeadNode:
+    """`submit` is `ray job submit` to this node, from the project's root."""
+
+    address: str
+    environment: dict[str, str]
+
+    def submit(self, *command: str) -> subprocess.CompletedProcess[str]:
+        ray = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "job",
+            "submit",
+            "--address",
+            self.address,
+            "--working-dir",
+            ".",
+        ]
+        return subprocess.run(
+            [*ray, "--", sys.executable, "-m", *command], cwd=ROOT, env=self.environment, capture_output=True, text=True
+        )
+
+
+@contextmanager
+def head_node(num_cpus: int = 6) -> Iterator[HeadNode]:
+    """Start it by the project's own script, on free ports, with a token; end it (and nothing else) afterwards."""
+    port, job_port = _free_port(), _free_port()
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short: Ray puts sockets below it
+        environment = {
+            **{name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "RAY_PORT": str(port),
+            "RAY_JOB_PORT": str(job_port),
+            "RAY_CPUS": str(num_cpus),
+            "RAY_TMPDIR": folder,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            "OMP_NUM_THREADS": "1",
+        }
+        with open(Path(folder) / "head.log", "w") as log:  # never a pipe: Ray's daemons would keep it open
+            process = subprocess.Popen([ROOT / "infra" / "local_cluster.sh"], env=environment, stdout=log, stderr=log)
+        try:
+            address = f"http://127.0.0.1:{job_port}"
+            _wait_until_it_answers(address, process, Path(folder) / "head.log")
+            yield HeadNode(address, environment)
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def _wait_until_it_answers(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline_s and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+                return
+        except urllib.error.HTTPError:
+            return  # it answers; without the token it refuses
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError(f"The head node did not start:\n{log.read_text()}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
