@@ -102,12 +102,15 @@ class AntiAliasedSnake(nn.Module):
     def _fused(self, x_BTC: Tensor, kernel: SnakeKernel) -> Tensor:
         num_steps = x_BTC.shape[1]
         result_BTC = torch.empty_like(x_BTC, memory_format=torch.contiguous_format)
-        inverse_beta = self.amplitude.square()
+        alpha, inverse_beta = (
+            self.alpha.detach(),
+            self.amplitude.detach().square(),
+        )  # parameters would fix the kernel's sizes
         chunk = _chunk_steps(x_BTC, _FUSED_CHUNK_ELEMENTS)
         for x_TC, result_TC in zip(x_BTC, result_BTC, strict=True):
             for start in range(REACH, num_steps - REACH, chunk):
                 end = min(start + chunk, num_steps - REACH)
-                result_TC[start:end] = kernel(x_TC[start - REACH : end + REACH], self.alpha, inverse_beta)
+                result_TC[start:end] = kernel(x_TC[start - REACH : end + REACH], alpha, inverse_beta)
         # The ends, where values repeat: the other form on just enough steps to be right there.
         result_BTC[:, :REACH] = self._by_matrices(x_BTC[:, : 2 * REACH])[:, :REACH]
         result_BTC[:, -REACH:] = self._by_matrices(x_BTC[:, -2 * REACH :])[:, -REACH:]
