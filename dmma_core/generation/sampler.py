@@ -12,6 +12,7 @@ from dmma_core.flow.solver import integrate
 from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.tiled_convolution import tiled_convolutions
 
 
 def noise_for(clip_ids: Sequence[str], seed: int, shape: tuple[int, ...]) -> Tensor:
@@ -35,7 +36,8 @@ def sample_latents(
     def velocity(latent_BLC: Tensor, time: Tensor) -> Tensor:
         return guided_velocity(model.velocity, latent_BLC, time, conditions, weights)
 
-    return model.unnormalize(integrate(velocity, noise_BLC, how.solver, how.num_steps))
+    with tiled_convolutions(model):
+        return model.unnormalize(integrate(velocity, noise_BLC, how.solver, how.num_steps))
 
 
 def _generator(seed: int, clip_id: str) -> np.random.Generator:
