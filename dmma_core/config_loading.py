@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, StringNode
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -21,6 +21,7 @@ Config = TypeVar("Config")
 def load_config(cls: type[Config], file: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Build `cls` from its defaults, then `file`, then `overrides` ("key.sub=value").
 
+    An override of a text is taken as it stands, whatever YAML would make of it; quotes around it are removed.
     Raises ConfigError for a missing file, an unknown key (with the nearest known ones) or a value of the wrong type.
     """
     merged = OmegaConf.structured(cls)
@@ -30,8 +31,7 @@ def load_config(cls: type[Config], file: str | Path | None = None, overrides: Se
         key, separator, value = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"{override!r} is not a setting.", remedy="Write key=value, for example seed=7.")
-        setting = override if value else f"{key}=''"  # `key=` means the empty text, not null
-        merged = _merge(cls, merged, OmegaConf.from_dotlist([setting]), "the command line")
+        merged = _merge(cls, merged, _setting(merged, key, value), "the command line")
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -60,6 +60,27 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 def config_to_yaml(config: Any) -> str:
     """YAML text of a config; `load_config` reads it back to an equal object."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _setting(base: DictConfig, key: str, value: str) -> DictConfig:
+    """`key=value` as nested settings. YAML would cut "take #2" short and take "dog: bark" for a table."""
+    if _takes_text(base, key) and not (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
+        setting = OmegaConf.create({})
+        OmegaConf.update(setting, key, None if value == "null" else value)
+        return setting
+    try:
+        return OmegaConf.from_dotlist([f"{key}={value}" if value else f"{key}=''"])  # nothing: the empty text, not null
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"Setting {key!r} has the unreadable value {value!r}.", remedy="Quote it, or correct it."
+        ) from error
+
+
+def _takes_text(base: DictConfig, key: str) -> bool:
+    node: Any = base
+    for part in key.split("."):
+        node = node._get_node(part, validate_access=False) if isinstance(node, DictConfig) else None
+    return isinstance(node, StringNode)
 
 
 def _read_yaml(path: Path) -> DictConfig:

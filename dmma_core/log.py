@@ -20,7 +20,7 @@ def setup_logging(verbose: bool = False) -> None:
         datefmt="%H:%M:%S",
         force=True,
     )
-    for room in ("dmma_core", "ray_jobs"):
+    for room in ("dmma_core", "ray_jobs", "__main__"):  # the last is the job of `python -m ray_jobs.<job>`
         logging.getLogger(room).setLevel(logging.DEBUG if verbose else logging.INFO)
 
 

@@ -5,19 +5,26 @@ dmma <job> [--config FILE] [--dry-run] [--verbose] [key=value …]        and th
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import FrameType
+from typing import Any, Generic, TypeVar
 
 from dmma_core.config_loading import config_to_yaml, load_config
 from dmma_core.errors import ConfigError, DmmaError
 from dmma_core.log import setup_logging
+from dmma_core.storage import paths
 
 Config = TypeVar("Config")
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141
+_PLACES = ("video", "clips", "captions")  # settings that name files, beside those that end with _uri
 
 
 @dataclass(frozen=True)
@@ -40,16 +47,18 @@ class Job(Generic[Config]):
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Parse, validate, run. Returns the exit code; prints one sentence, not a traceback, for a user's error."""
+        arguments = self._parse(sys.argv[1:] if argv is None else argv)
+        setup_logging(arguments.verbose)
         try:
-            arguments = self._parse(sys.argv[1:] if argv is None else argv)
-            setup_logging(arguments.verbose)
             config = load_config(self.config, config_path(self.name, arguments.config), self._overrides(arguments))
-            if arguments.dry_run:
-                print(config_to_yaml(config))
-                print("\n".join(self.plan(config)))
-                print("Dry run: everything needed is there; nothing was changed.")
-            else:
-                self.run(config)
+            refuse_lost_places(config)
+            with _terminated_as_interrupted():
+                if arguments.dry_run:
+                    print(config_to_yaml(config))
+                    print("\n".join(self.plan(config)))
+                    print("Dry run: everything needed is there; nothing was changed.")
+                else:
+                    self.run(config)
         except DmmaError as error:
             print(f"dmma {self.name}: {error}", file=sys.stderr)
             return error.exit_code
@@ -58,8 +67,9 @@ class Job(Generic[Config]):
                 f"dmma {self.name}: stopped. What was complete is kept; run the same command to go on.", file=sys.stderr
             )
             return _INTERRUPTED
-        except BrokenPipeError:
+        except BrokenPipeError:  # the reader of the output left, as `| head` does, perhaps in the middle of the work
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _BROKEN_PIPE
         return 0
 
     def _parse(self, argv: Sequence[str]) -> argparse.Namespace:
@@ -77,7 +87,7 @@ class Job(Generic[Config]):
         for flag, key in self.flags.items():
             parser.add_argument(flag, dest=f"setting:{key}", metavar="VALUE", help=f"same as {key}=VALUE")
         parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the file's")
-        return parser.parse_args(argv)
+        return parser.parse_intermixed_args(argv)
 
     def _overrides(self, arguments: argparse.Namespace) -> list[str]:
         overrides = []
@@ -106,4 +116,39 @@ def config_path(job: str, given: str | None) -> Path | None:
     if named.is_file():
         return named
     known = sorted(path.stem for path in (CONFIG_ROOT / job).glob("*.yaml"))
-    raise ConfigError(f"There is no configuration file {given}.", remedy=f"Give a path, or one of: {', '.join(known)}.")
+    shipped = f", or one of: {', '.join(known)}" if known else ""
+    raise ConfigError(f"There is no configuration file {given}.", remedy=f"Give a path{shipped}.")
+
+
+def refuse_lost_places(config: Any) -> None:
+    """Raise ConfigError for a relative path in a job that `ray job submit` started.
+
+    Its working directory is a temporary copy of the project on the cluster: input would be missing, output be lost.
+    """
+    if not any(part.startswith("_ray_pkg_") for part in Path.cwd().parts):
+        return
+    for name in (f.name for f in fields(config) if f.name.endswith("_uri") or f.name in _PLACES):
+        value = getattr(config, name)
+        is_lost = value is not None and not (paths.is_remote(value) or value.startswith(("/", "~", "file://")))
+        if is_lost and (value or name == "out_uri"):
+            raise ConfigError(
+                f"{name} is {value!r}, which lies in the temporary copy of the project that a submitted job runs in.",
+                remedy=f"Give {name} as an absolute path that the cluster sees, or as gs://bucket/path.",
+            )
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, from `kill`, `ray job stop` or a preempted machine, end the job as Ctrl-C does: in good order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

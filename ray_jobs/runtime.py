@@ -4,6 +4,8 @@ import logging
 import os
 import secrets
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -41,17 +43,18 @@ def connect(min_cpus: int = 0) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     with _environment({} if address else _local_environment()):
-        if address:
-            _join(address)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, min_cpus),
-                object_store_memory=_object_store_bytes(),
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+        with _signal_handler_kept():
+            if address:
+                _join(address)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=max(os.cpu_count() or 1, min_cpus),
+                    object_store_memory=_object_store_bytes(),
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
         try:
             yield
         finally:
@@ -85,6 +88,15 @@ def _join(address: str) -> None:
             f"The Ray cluster of RAY_ADDRESS={address} cannot be joined ({error}).",
             remedy="Check that it runs, or unset RAY_ADDRESS to run on this machine.",
         ) from error
+
+
+@contextmanager
+def _signal_handler_kept() -> Iterator[None]:
+    """Put this process's own handler of SIGTERM back, which ray.init replaces by one that exits at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _local_environment() -> dict[str, str]:

@@ -1,3 +1,7 @@
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from ray_jobs.job import Job
 class EchoConfig:
     text: str = "hello"
     times: int = 1
+    out_uri: str = ""
 
 
 def echo_job(run=lambda config: print(config.text * config.times)) -> Job:
@@ -29,7 +34,14 @@ def echo_job(run=lambda config: print(config.text * config.times)) -> Job:
 
 @pytest.mark.parametrize(
     ("argv", "said"),
-    [([], "hello"), (["hi"], "hi"), (["--text", "ho", "times=2"], "hoho"), (["text=a=b"], "a=b")],
+    [
+        ([], "hello"),
+        (["hi"], "hi"),
+        (["--text", "ho", "times=2"], "hoho"),
+        (["text=a=b"], "a=b"),
+        (["hi", "--text", "ho", "times=2"], "hoho"),
+        (["--text", "dog: bark #2"], "dog: bark #2"),
+    ],
 )
 def test_settings_come_from_flags_words_and_pairs(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
@@ -66,6 +78,52 @@ def test_ctrl_c_is_130_and_a_defect_keeps_its_traceback(capsys: pytest.CaptureFi
     assert "run the same command" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
         echo_job(lambda config: print(1 // 0)).main([])
+
+
+def test_sigterm_ends_a_job_in_good_order(capsys: pytest.CaptureFixture[str]) -> None:
+    before, ended = signal.getsignal(signal.SIGTERM), []
+
+    def wait(config: EchoConfig) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            ended.append(True)
+
+    assert echo_job(wait).main([]) == 130
+    assert ended and "run the same command" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+CHATTY = """
+from ray_jobs.job import Job
+from test_job import EchoConfig
+say = lambda config: [print(config.text, flush=True) for _ in range(10_000)]
+raise SystemExit(Job("echo", "", EchoConfig, plan=lambda config: [], run=say, example="").main([]))
+"""
+
+
+def test_output_that_is_not_read_to_its_end_is_no_success() -> None:
+    command = [sys.executable, "-c", CHATTY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent) as job:
+        assert job.stdout and job.stderr
+        assert job.stdout.readline() == b"hello\n"
+        job.stdout.close()
+        assert job.stderr.read() == b""
+    assert job.returncode == 141
+
+
+def test_a_submitted_job_refuses_paths_in_its_temporary_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "working_dir_files" / "_ray_pkg_0123"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    for lost in ("out_uri=", "out_uri=features/x"):
+        assert echo_job().main([lost]) == 2
+        assert "absolute path" in capsys.readouterr().err
+    for kept in ("/features", "gs://bucket/features", "file:///features"):
+        assert echo_job().main([f"out_uri={kept}"]) == 0
 
 
 def test_config_files_are_found_by_path_and_named_ones_are_listed(

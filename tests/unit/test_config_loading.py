@@ -34,6 +34,21 @@ def test_nothing_behind_the_sign_is_the_empty_text() -> None:
     assert load_config(Outer, None, ["name="]).name == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("dog: bark", "dog: bark"),
+        ("take #2", "take #2"),
+        ("007", "007"),
+        ("off", "off"),
+        ("[x", "[x"),
+        ("'a: b'", "a: b"),
+    ],
+)
+def test_a_text_is_taken_as_it_stands(given: str, text: str) -> None:
+    assert load_config(Outer, None, [f"name={given}"]).name == text
+
+
 def test_unknown_key_names_the_near_one() -> None:
     with pytest.raises(ConfigError, match=r"Unknown setting 'inner.rat' .* Did you mean inner.rate"):
         load_config(Outer, None, ["inner.rat=1"])
@@ -41,7 +56,12 @@ def test_unknown_key_names_the_near_one() -> None:
 
 @pytest.mark.parametrize(
     ("override", "expected"),
-    [("size=many", "'size'"), ("size", "is not a setting"), ("inner.rate=-1", "rate is -1.0")],
+    [
+        ("size=many", "'size'"),
+        ("size=[1,", "unreadable value"),
+        ("size", "is not a setting"),
+        ("inner.rate=-1", "rate is -1.0"),
+    ],
 )
 def test_bad_values_are_sentences(override: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
