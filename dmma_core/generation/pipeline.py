@@ -133,7 +133,7 @@ class GenerationFolder:
         for video_uri in video_uris:
             if not paths.exists(clip.source_uri):
                 raise MediaError(f"The video {clip.source_uri} is gone.", reason="cannot_open", remedy="Bring it back.")
-            media.mux_audio(clip.source_uri, cut_A, sample_rate_hz, video_uri, duration_s=clip.duration_s)
+            media.mux_audio(clip.source_uri, cut_A, sample_rate_hz, video_uri, clip.start_s, clip.duration_s)
 
     def complete(self, clip_ids: Sequence[str], failures: Sequence[Rejected]) -> None:
         """Write the list of failures and the marker."""

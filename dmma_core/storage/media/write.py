@@ -72,18 +72,24 @@ def write_audio(uri: str, audio_A: NDArray[np.float32], sample_rate_hz: int) -> 
 
 
 def mux_audio(
-    video_uri: str, audio_A: NDArray[np.float32], sample_rate_hz: int, out_uri: str, duration_s: float | None = None
+    video_uri: str,
+    audio_A: NDArray[np.float32],
+    sample_rate_hz: int,
+    out_uri: str,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
 ) -> None:
     """Write an .mp4 with the picture packets of `video_uri`, copied untouched, and `audio_A` as its only sound.
 
-    The sound starts at the time zero of the source. With `duration_s` both end there: the sound exactly, the pictures up
-    to the few packets that earlier pictures refer to. Raises MediaError "no_video", "cannot_open" or "cannot_write".
+    The result begins `start_s` after the time zero of the source; packets before it that later pictures refer to are
+    kept and hidden by an edit list. With `duration_s` both end that much later: the sound exactly, the pictures up to
+    the few packets that earlier pictures refer to. Raises MediaError "no_video", "cannot_open" or "cannot_write".
     """
     _check_sound(out_uri, audio_A)
     with open_media(video_uri) as source:
         if source.video is None:
             raise MediaError(f"{video_uri} has no video stream.", reason="no_video", remedy="Give a video file.")
-        packets, rotation = _picture_packets(source.container, source.video, source.zero_s, duration_s)
+        packets, rotation = _picture_packets(source.container, source.video, source.zero_s + start_s, duration_s)
         with _writing(out_uri) as file, av.open(file, "w", format="mp4") as output:
             video = output.add_stream_from_template(source.video, opaque=True)
             if rotation:
@@ -98,7 +104,10 @@ def mux_audio(
 
 
 def _picture_packets(container: Any, video: Any, zero_s: float, duration_s: float | None) -> tuple[list[Any], float]:
-    """Packets in decoding order, up to the last one that is shown before `duration_s`, and the display rotation."""
+    """Packets in decoding order with times from `zero_s` on, and the display rotation.
+
+    From the last key frame that is shown no later than time 0, up to the last packet shown before `duration_s`.
+    """
     shift = round(zero_s / video.time_base)
     packets = []
     rotation = None
@@ -111,11 +120,13 @@ def _picture_packets(container: Any, video: Any, zero_s: float, duration_s: floa
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
         packets.append(packet)
+    times = [packet.dts if packet.pts is None else packet.pts for packet in packets]
+    keys = [i for i, packet in enumerate(packets) if packet.is_keyframe and times[i] <= 0]
+    first, last = keys[-1] if keys else 0, len(packets)
     if duration_s is not None:
-        end = duration_s / video.time_base
-        shown = [i for i, packet in enumerate(packets) if (packet.dts if packet.pts is None else packet.pts) < end]
-        packets = packets[: shown[-1] + 1] if shown else packets[:1]
-    return packets, rotation or 0
+        shown = [i for i, time in enumerate(times) if time < duration_s / video.time_base]
+        last = max(shown[-1] if shown else 0, first) + 1
+    return packets[first:last], rotation or 0
 
 
 def _add_aac(uri: str, output: Any, sample_rate_hz: int) -> Any:

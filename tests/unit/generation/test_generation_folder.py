@@ -42,6 +42,16 @@ def test_sound_and_video_of_the_right_length_are_written(tmp_path: Path, video_u
     assert np.abs(muxed_A).max() > 0.05
 
 
+def test_a_clip_from_the_middle_keeps_its_own_pictures(tmp_path: Path, video_uri: str) -> None:
+    clip = Clip("a", "d", "test", "a bell", "t", video_uri, "s", 0.4, 0.5, True, True)
+    folder_at(tmp_path / "out").write(clip, np.zeros(RATE_HZ, np.float32), RATE_HZ)
+    request = media.FrameRequest("x", 25.0, 32, 32, "squash")
+    source = media.decode_clip(video_uri, 0.4, 0.5, [request], None).frames["x"]
+    assert np.array_equal(
+        source, media.decode_clip(str(tmp_path / "out" / "a.mp4"), 0.0, 0.5, [request], None).frames["x"]
+    )
+
+
 def test_a_clip_without_picture_needs_no_video(tmp_path: Path) -> None:
     folder = folder_at(tmp_path / "out")
     clip = clip_named("b", has_video=False)
