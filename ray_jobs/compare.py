@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 
 from dmma_core.data.feature_store import FeatureStore
-from dmma_core.encoders.bundle import load_bundle
+from dmma_core.encoders.bundle import load_depth
+from dmma_core.encoders.bundle_options import parse_bundle_name
 from dmma_core.errors import DmmaError
 from dmma_core.evaluation.compare import compare, require_comparable
 from dmma_core.evaluation.report.curves import Curve, read_curves
@@ -60,8 +61,7 @@ def _reports(config: CompareConfig) -> tuple[Report, Report]:
 
 def _depth_of(report: Report) -> DepthOf:
     """The depth encoder of the bundle that the report's features come from."""
-    schema = FeatureStore(report.record["features_uri"]).schema
-    encoder = load_bundle(schema.bundle, schema.duration_s).depth
+    encoder = load_depth(parse_bundle_name(FeatureStore(report.record["features_uri"]).schema.bundle))
     return lambda frames_THWC: encoder.inverse_depth(torch.from_numpy(frames_THWC)).numpy()
 
 

@@ -29,7 +29,8 @@ class Interval:
 
     @property
     def holds_zero(self) -> bool:
-        return self.low <= 0.0 <= self.high
+        """Whether the interval fails to exclude zero; an undefined one (NaN) excludes nothing."""
+        return not (self.low > 0.0 or self.high < 0.0)
 
 
 def resample_counts(num_clips: int, num_resamples: int, seed: int) -> Iterator[Counts]:

@@ -38,7 +38,7 @@ class Row:
         """BETTER, WORSE or UNDECIDED for the second arm."""
         if self.interval.holds_zero:
             return UNDECIDED
-        return BETTER if (self.interval.difference > 0) == (self.spec.better == "higher") else WORSE
+        return BETTER if (self.interval.low > 0) == (self.spec.better == "higher") else WORSE
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,13 @@ class Comparison:
 
 
 def require_comparable(first: Report, second: Report) -> None:
-    """Raises ComparisonError, in a sentence, where clips, split, features or evaluator differ."""
+    """Raises ComparisonError, in a sentence, for one arm twice, or where clips, split, features or evaluator differ."""
     a, b = first.record, second.record
+    if first.arm == second.arm:
+        raise ComparisonError(
+            f"{first.uri} and {second.uri} are both of an arm named {first.arm!r}, so a table could not tell them apart.",
+            remedy="Compare two arms of other names; check that the second report is not the first one again.",
+        )
     if a["evaluator"]["fingerprint"] != b["evaluator"]["fingerprint"]:
         differing = [key for key in ("version", "settings", "networks") if a["evaluator"][key] != b["evaluator"][key]]
         raise ComparisonError(

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from dmma_core.evaluation.catalogue import NETWORK
-from dmma_core.evaluation.tagger import SAMPLE_RATE_HZ, load_tagger, tagger_sha256
+from dmma_core.evaluation.tagger import load_tagger, tagger_sha256
 
 Float = NDArray[np.float32]
 
@@ -16,11 +16,10 @@ class MetricNetwork(Protocol):
     """Turns a sound into one embedding and class logits. `name` ends the names of its metrics, `sha256` is its weights'."""
 
     name: str
-    sample_rate_hz: int
     sha256: str
 
     def embed(self, audio_A: Float) -> tuple[Float, Float]:
-        """Embedding [D] and logits [G] of a mono sound at `sample_rate_hz`."""
+        """Embedding [D] and logits [G] of a mono sound at SAMPLE_RATE_HZ (16 kHz)."""
         ...
 
 
@@ -28,7 +27,6 @@ class TinyTaggerNetwork:
     """The tiny tagger on the CPU. Raises WeightsError where it was not trained yet."""
 
     name = NETWORK
-    sample_rate_hz = SAMPLE_RATE_HZ
 
     def __init__(self) -> None:
         self._tagger = load_tagger()

@@ -10,7 +10,8 @@ class EvaluatorConfig:
     """Settings that decide a report's numbers; reports are comparable only under equal ones.
 
     `onset_threshold` (0 to 1) and `onset_tolerance_s`: see metrics.onset_scores; the published evaluation uses one number
-    (0.1 or 0.3) for both. `level_window_s`: window of the levels of the distance test.
+    (0.1 or 0.3) for both. `level_window_s`: window of the levels of the distance test; the
+    default spans at least one event of most impulsive sources.
     """
 
     onset_threshold: float = 0.1

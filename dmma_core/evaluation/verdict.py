@@ -33,7 +33,7 @@ def verdict_of(row: Row, comparison: Comparison) -> str:
     size = f"{signed(row.interval.difference)} [{signed(row.interval.low)}, {signed(row.interval.high)}]"
     if row.verdict == UNDECIDED:
         return f"No difference shown: {size} holds zero."
-    return f"{second.capitalize()} is {row.verdict} than {first}: {size}."
+    return f"{second[0].upper()}{second[1:]} is {row.verdict} than {first}: {size}."
 
 
 def number(value: float | None) -> str:

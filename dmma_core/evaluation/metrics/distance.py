@@ -12,7 +12,6 @@ from scipy.stats import rankdata
 Float = NDArray[np.float64]
 
 SPEED_OF_SOUND_M_S = 343.0
-LEVEL_WINDOW_S = 0.8  # spans at least one event of most impulsive sources
 MIN_EXPECTED_CHANGE_DB = 3.0  # below this the distance hardly changes, and its sign says nothing
 
 

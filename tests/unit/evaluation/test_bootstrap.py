@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dmma_core.evaluation.bootstrap import mean_of, paired_interval, resample_counts
+from dmma_core.evaluation.bootstrap import Interval, mean_of, paired_interval, resample_counts
 
 
 def test_every_resample_draws_as_many_clips_as_there_are():
@@ -45,6 +45,10 @@ def test_coverage_is_close_to_the_level():
         difference_B = generator.standard_normal(40)
         held += paired_interval(mean_of(np.zeros(40)), mean_of(difference_B), 40, 400, seed=trial).holds_zero
     assert 0.88 <= held / 200 <= 0.99
+
+
+def test_an_undefined_interval_shows_no_difference():
+    assert Interval(np.nan, np.nan, np.nan, 0.95).holds_zero
 
 
 def test_one_clip_is_refused():

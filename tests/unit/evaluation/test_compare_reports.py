@@ -46,7 +46,7 @@ def test_sound_that_follows_distance_wins_the_distance_test_and_nothing_is_claim
 
 
 def test_an_arm_compared_with_itself_shows_no_difference(reports: tuple[Report, Report]) -> None:
-    comparison = compare(reports[0], reports[0], num_resamples=200)
+    comparison = compare(reports[0], _changed(reports[0], arm="again"), num_resamples=200)
     assert {row.verdict for row in comparison.rows} == {UNDECIDED}
     assert all(row.interval.low == row.interval.high == 0 for row in comparison.rows)
     assert overall_verdict(comparison).startswith("No difference shown")
@@ -59,6 +59,11 @@ def test_swapping_the_arms_turns_the_verdict(reports: tuple[Report, Report]) -> 
         assert one.interval.difference == pytest.approx(-other.interval.difference)
         assert one.interval.low == pytest.approx(-other.interval.high)
         assert (one.verdict == UNDECIDED) == (other.verdict == UNDECIDED)
+
+
+def test_one_arm_twice_is_refused(reports: tuple[Report, Report]) -> None:
+    with pytest.raises(ComparisonError, match="both of an arm named 'baseline'"):
+        require_comparable(reports[0], reports[0])
 
 
 def test_other_clips_split_features_or_evaluator_are_refused(reports: tuple[Report, Report]) -> None:
