@@ -4,6 +4,7 @@ dmma generate run_uri=runs/demo/depth features_uri=features/demo split=test
 dmma generate clip.mp4 --run runs/demo/depth --prompt "a dog barking"
 """
 
+import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from dmma_core.generation.pipeline import GenerationFolder, SoundMaker, generati
 from dmma_core.generation.single import clip_of_video, features_of_clip
 from dmma_core.job_configs import GenerateConfig
 from dmma_core.log import Progress
+from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.tensors import Array
@@ -25,22 +27,17 @@ Rows = Iterable[tuple[Clip, Mapping[str, Array]]]
 def plan(config: GenerateConfig) -> list[str]:
     """Check checkpoint, features or video, and write access; say what would be made."""
     maker = _maker(config)
-    clips, _, _ = _inputs(config, maker)
-    out_uri = _out_uri(config, maker)
-    paths.check_writable(out_uri)
-    return [f"Would make {len(clips)} sounds with {maker.checkpoint.uri} in {out_uri}."]
+    clips, _, source = _inputs(config, maker)
+    folder = _folder(config, maker, source)
+    paths.check_writable(folder.uri)
+    return [f"Would make {len(clips)} sounds with {maker.checkpoint.uri} in {folder.uri}."]
 
 
 def run(config: GenerateConfig) -> None:
     """Make every sound that is not there yet, then write the marker."""
     maker = _maker(config)
     clips, rows, source = _inputs(config, maker)
-    folder = GenerationFolder(
-        uri=_out_uri(config, maker),
-        plan=generation_plan(maker, config.sampling, config.weights, **source),
-        audio_suffix=f".{config.audio_format}",
-        with_video=config.with_video,
-    )
+    folder = _folder(config, maker, source)
     folder.begin()
     failures = []
     num_pending = sum(not folder.is_done(clip) for clip in clips)
@@ -79,10 +76,13 @@ def _inputs(config: GenerateConfig, maker: SoundMaker) -> tuple[list[Clip], Rows
     return [store.clips[row] for row in rows], ((store.clips[row], store.read(row)) for row in rows), source
 
 
-def _out_uri(config: GenerateConfig, maker: SoundMaker) -> str:
-    """`out_uri`, or generated/<run>@<step>."""
-    checkpoint = maker.checkpoint
-    return config.out_uri or paths.join("generated", f"{RunFolder(config.run_uri).name}@{checkpoint.step}")
+def _folder(config: GenerateConfig, maker: SoundMaker, source: Mapping[str, Any]) -> GenerationFolder:
+    """At `out_uri`, or generated/<run>@<step>; a video's below that, one for each prompt, start and seed."""
+    made_with = generation_plan(maker, config.sampling, config.weights, **source)
+    uri = config.out_uri or paths.join("generated", f"{RunFolder(config.run_uri).name}@{maker.checkpoint.step}")
+    if config.video and not config.out_uri:
+        uri = paths.join(uri, f"{posixpath.basename(config.video)}-{fingerprint(made_with)[:8]}")
+    return GenerationFolder(uri, made_with, audio_suffix=f".{config.audio_format}", with_video=config.with_video)
 
 
 JOB = Job(

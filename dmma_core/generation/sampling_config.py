@@ -1,14 +1,17 @@
-"""How latents are drawn; apart from the sampler so that reading a configuration loads no network code."""
+"""How latents are drawn; apart from the sampler so that reading a configuration loads no network."""
 
 from dataclasses import dataclass
 
 from dmma_core.errors import ConfigError
+from dmma_core.flow.guidance import guidance_weights
+from dmma_core.flow.solver import METHODS
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """How latents are drawn. Defaults are MMAudio's: 25 Euler steps, guidance 4.5 (MMAudio, section 4.1).
 
+    `solver` is one of `flow.solver.METHODS`; "adaptive" ignores `num_steps`. A `guidance` of at most 1 means none.
     `guidance_depth` is a scale of its own for what depth adds (absent: the same as `guidance`). A clip's noise depends
     on `seed` and its clip_id only, so a clip sounds the same whichever other clips are generated with it, and both arms
     start from the same noise.
@@ -24,3 +27,6 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ConfigError(f"num_steps is {self.num_steps}.", remedy="Use at least 1; 25 is usual.")
+        if self.solver not in METHODS:
+            raise ConfigError(f"There is no solver {self.solver!r}.", remedy=f"Choose one of {', '.join(METHODS)}.")
+        guidance_weights(self.guidance, self.guidance_depth)  # refuses scales that mean nothing

@@ -74,11 +74,6 @@ class MMDiTConfig:
         if self.deepmmaudio and (self.depth, self.fusion) != ("rgb_like", "concat"):
             raise ConfigError("DeepMMAudio's form of depth is depth=rgb_like with fusion=concat.")
 
-    @property
-    def drops_depth_with_video(self) -> bool:
-        """Whether training must drop depth together with video, never alone (DeepMMAudio's form)."""
-        return self.deepmmaudio
-
 
 @dataclass(frozen=True)
 class Conditions:
@@ -189,7 +184,15 @@ class MMDiT(nn.Module):
     def branch_conditions(
         self, features: ConditionFeatures, branches: Sequence[str], negative_text_BND: Tensor | None = None
     ) -> Conditions:
-        """Conditions of the guidance `branches` ("empty", "without_depth", "full"; see `flow.guidance`), stacked."""
+        """Conditions of the guidance `branches` ("empty", "without_depth", "full"; see `flow.guidance`), stacked.
+
+        Raises ConfigError for "without_depth" on DeepMMAudio's form, which never learned to do without depth alone.
+        """
+        if "without_depth" in branches and self.config.deepmmaudio:
+            raise ConfigError(
+                "DeepMMAudio's form of depth cannot be guided on depth alone: its training never dropped depth alone.",
+                remedy="Leave guidance_depth out.",
+            )
         batch_size = features.rgb_BTD.shape[0]
         parts = []
         for branch in branches:
@@ -265,11 +268,6 @@ class MMDiT(nn.Module):
     def unnormalize(self, latent_BLC: Tensor) -> Tensor:
         """latent * std + mean, a new tensor."""
         return latent_BLC * self.latent_std + self.latent_mean
-
-    def set_empty_text(self, text_ND: Tensor) -> None:
-        """Store the text features of the empty caption, which the published networks use for "no text"."""
-        with torch.no_grad():
-            self.empty_text.copy_(text_ND)
 
     def set_lengths(self, latent_length: int, rgb_length: int, sync_length: int) -> None:
         """Use the same weights for another duration. Raises ConfigError for a sync length not in groups of eight."""

@@ -86,9 +86,14 @@ def test_latents_come_back_in_the_codecs_scale(model: MMDiT) -> None:
     torch.testing.assert_close(latent_BLC, noise_BLC * 3 + 2)
 
 
-@pytest.mark.parametrize("how", [{"solver": "newton"}, {"guidance": -1.0}])
-def test_impossible_settings_are_sentences(model: MMDiT, how: dict) -> None:
+@pytest.mark.parametrize("how", [{"solver": "newton"}, {"guidance": -1.0}, {"num_steps": 0}])
+def test_impossible_settings_are_refused_before_anything_is_loaded(how: dict) -> None:
     with pytest.raises(ConfigError):
-        sample_latents(model, features_of(1), noise_for(["a"], 0, (31, 40)), SamplingConfig(**how))
-    with pytest.raises(ConfigError, match="num_steps is 0"):
-        SamplingConfig(num_steps=0)
+        SamplingConfig(**how)
+
+
+def test_deepmmaudio_is_not_guided_on_depth_alone() -> None:
+    network = MMDiT(mmdit_config("tiny", depth="rgb_like", deepmmaudio=True, **LENGTHS))
+    how = SamplingConfig(guidance=2.0, guidance_depth=6.0)
+    with pytest.raises(ConfigError, match="depth alone"):
+        sample_latents(network, features_of(1), noise_for(["a"], 0, (31, 40)), how)
