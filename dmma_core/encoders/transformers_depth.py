@@ -33,9 +33,8 @@ def transformers_depth(
 ) -> DepthEncoder:
     """A depth network from a local folder in the layout of the Hugging Face hub (config, preprocessor, safetensors).
 
-    Frames are resized as MiDaS does, to
-    the size and multiple that the preprocessor states. Raises ConfigError without the extra and WeightsError for a
-    folder that is incomplete; nothing is downloaded.
+    Frames are resized as MiDaS does, to the size and multiple that the preprocessor states. Raises ConfigError without
+    the extra and WeightsError for a folder that is incomplete; nothing is downloaded.
     """
     make_torchvision_importable()
     try:

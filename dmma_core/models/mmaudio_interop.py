@@ -23,6 +23,7 @@ from dmma_core.models.presets import PRESETS, depth_from_baseline
 
 _WRAPPERS = ("weights", "ema", "state_dict", "model")
 _LEFTOVERS = ("latent_rot", "clip_rot", "t_embed.freqs")  # tables that old files hold; they are computed
+_STATISTICS = ("latent_mean", "latent_std")
 _MAX_NAMED = 6
 
 
@@ -31,13 +32,14 @@ def from_official(state: Mapping[str, Any], config: MMDiTConfig) -> MMDiT:
 
     `state` may be half precision, wrapped under 'weights' or 'ema', and hold the old files' tables. With one of our own
     forms of depth in `config`, `state` is a checkpoint without depth and `depth_from_baseline` adds the rest. Raises
-    CheckpointError that lists what is missing, unexpected or of another shape.
+    CheckpointError that lists what is missing, unexpected, of another shape or not finite.
     """
     if config.depth != "off" and not config.deepmmaudio:
         baseline = replace(config, depth="off", num_depth_scalars=0)
         return depth_from_baseline(from_official(state, baseline), config)
     tensors = unwrap(state)
     _require_shapes(tensors, official_shapes(config))
+    _require_finite(tensors)
     model = _meta_model(config)
     model.load_state_dict(state_from_official(tensors, config), assign=True)
     return model
@@ -123,6 +125,15 @@ def _require_shapes(state: Mapping[str, Tensor], expected: Mapping[str, tuple[in
     )
 
 
+def _require_finite(state: Mapping[str, Tensor]) -> None:
+    """Latent statistics may be absent (NaN): training sets them."""
+    damaged = [name for name, value in state.items() if name not in _STATISTICS and not bool(value.isfinite().all())]
+    if damaged:
+        raise CheckpointError(
+            f"The checkpoint holds values that are not finite in {_shorten(damaged)}.", remedy="Fetch the file again."
+        )
+
+
 def _differences(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
     misshapen = [
         f"{name} {shapes[name]} instead of {shape}"
@@ -168,10 +179,7 @@ def _entries(model: MMDiT) -> list[Entry]:
         )
     entries = [
         _reshaped("sync_position", "sync_pos_emb", (1, 1, 8, config.sync_width), (8, config.sync_width)),
-        *(
-            _reshaped(name, name, (1, 1, config.latent_width), (config.latent_width,))
-            for name in ("latent_mean", "latent_std")
-        ),
+        *(_reshaped(name, name, (1, 1, config.latent_width), (config.latent_width,)) for name in _STATISTICS),
         _same("empty_text", "empty_string_feat"),
         _same("empty_rgb", "empty_clip_feat"),
         *([_same("depth_fusion.empty", "empty_depth_feat")] if config.deepmmaudio else []),

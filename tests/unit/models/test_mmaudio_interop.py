@@ -45,6 +45,13 @@ def test_wrapped_half_precision_states_with_old_tables_are_accepted(wrapper: str
         assert torch.equal(model(latent, time, features), expected(latent, time, features))
 
 
+def test_weights_that_are_not_finite_are_named() -> None:
+    state = official()
+    state["clip_cond_proj.bias"][3] = torch.nan
+    with pytest.raises(CheckpointError, match=r"not finite in clip_cond_proj\.bias"):
+        from_official(state, CONFIG)
+
+
 def test_missing_unexpected_and_misshapen_are_listed() -> None:
     state = official()
     del state["sync_pos_emb"]
