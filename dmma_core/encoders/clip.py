@@ -31,10 +31,14 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class ClipTower:
-    """Size of one of CLIP's two transformers. `head_width` is the width of one attention head."""
+    """Size of one of CLIP's two towers. `head_width` is the width of one attention head.
+
+    An image tower with four numbers of blocks is CLIP's ResNet: `width` is that of its stem, and the attention is that of
+    its pooling, over 32 x `width` channels.
+    """
 
     width: int
-    num_blocks: int
+    num_blocks: int | tuple[int, int, int, int]
     head_width: int
     mlp_ratio: float = 4.0
 
@@ -75,7 +79,7 @@ TINY = ClipConfig(
     grid_size=96,
     patch_size=16,
     embed_dim=64,
-    vision=ClipTower(width=96, num_blocks=4, head_width=24, mlp_ratio=2.0),
+    vision=ClipTower(width=12, num_blocks=(1, 1, 1, 1), head_width=48),  # convolutions learn from few pictures
     text=ClipTower(width=64, num_blocks=2, head_width=16, mlp_ratio=2.0),
     vocabulary_size=260,
     byte_tokens=True,

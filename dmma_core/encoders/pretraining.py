@@ -1,10 +1,11 @@
 """Training of the tiny CLIP and the tiny depth network on rendered clips, from random weights, on a CPU, in minutes.
 
-The depth network learns inverse depth in 1/m, so its maps keep one scale over all clips. CLIP learns to pick a frame's
-(or a depth picture's) true caption among all captions of a kind: the plain ones, those with a distance, those with a motion.
+The depth network learns inverse depth in 1/m, so its maps keep one scale over all clips. CLIP's text tower first learns to
+put captions where a class and a distance or motion are directions that add up; then its image tower learns to put
+frames, and depth pictures, at their captions (the image side against a locked text side).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import cos, pi
 
 import numpy as np
@@ -17,17 +18,23 @@ from dmma_core.data.scenes.world import KINDS, MOTION_PHRASES
 from dmma_core.encoders.clip import ClipEncoder, tiny_clip
 from dmma_core.encoders.depth import DepthEncoder, normalized_depth, tiny_depth
 from dmma_core.encoders.pretraining_config import PretrainingConfig
-from dmma_core.encoders.pretraining_data import Samples
+from dmma_core.encoders.pretraining_data import SIDE, Samples
 from dmma_core.log import Progress
 
 CLASS_CAPTIONS = tuple(KINDS[name].phrase for name in OBJECT_CLASSES)
 DISTANCE_PHRASES = ("close by", "some way off", "far away")
-DISTANCE_BOUNDS_M = (4.5, 9.0)
+DISTANCE_BOUNDS_M = (4.0, 8.0)
+ASIDES = (*DISTANCE_PHRASES, *(MOTION_PHRASES[motion] for motion in MOTIONS))
+LONG_CAPTIONS = tuple(
+    (f"{caption}, {aside}", number, place)
+    for number, caption in enumerate(CLASS_CAPTIONS)
+    for place, aside in enumerate(ASIDES)
+)
+"""Captions with a distance or a motion: text, number of the class, number of the aside."""
+_NUM_DISTANCES = len(DISTANCE_PHRASES)
+_NEAR_WEIGHT = 0.3  # of the loss over captions with a distance, beside the one over plain captions
 _DEPTH_FLOOR = 0.02  # inverse depth (1/m) below which differences stop to matter
 _FOREGROUND_WEIGHT = 6.0
-_LONG_CAPTION_WEIGHT = (
-    0.3  # of the losses over captions with a distance or a motion, beside the one over plain captions
-)
 
 
 def train_depth(samples: Samples, config: PretrainingConfig) -> DepthEncoder:
@@ -41,10 +48,10 @@ def train_depth(samples: Samples, config: PretrainingConfig) -> DepthEncoder:
     with torch.no_grad():  # start in the middle of the range, where the last rectifier passes gradients
         encoder.network.get_submodule("scratch.output_conv.4").get_parameter("bias").fill_(0.1)
 
-    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
-        pixels_BCHW, flipped = _augmented(frames[rows], generator)
-        target_BHW = targets[rows].float()
-        target_BHW = torch.where(flipped[:, None, None], target_BHW.flip(-1), target_BHW)
+    def loss_of(rows: Tensor, done: float, generator: torch.Generator) -> Tensor:
+        flipped = torch.rand(len(rows), generator=generator) < 0.5
+        pixels_BCHW = _mirrored(_augmented(frames[rows], generator), flipped)
+        target_BHW = _mirrored(targets[rows].float(), flipped)
         # Ground and sky have one depth per row; what is nearer than its row's farthest point stands on the ground.
         standing = target_BHW > 1.05 * target_BHW.amin(dim=2, keepdim=True)
         weight_BHW = 1 + _FOREGROUND_WEIGHT * standing
@@ -52,44 +59,98 @@ def train_depth(samples: Samples, config: PretrainingConfig) -> DepthEncoder:
         loss: Tensor = (weight_BHW * error_BHW).sum() / weight_BHW.sum()
         return loss
 
-    _optimise("depth", encoder, loss_of, len(frames), config.num_depth_steps, config.depth_rate, config)
+    _optimise(
+        "depth",
+        encoder,
+        list(encoder.parameters()),
+        loss_of,
+        config.num_depth_steps,
+        config.depth_rate,
+        config.depth_batch_size,
+        config.seed,
+        len(frames),
+    )
     return encoder.eval()
 
 
 def train_clip(samples: Samples, depth: DepthEncoder, config: PretrainingConfig) -> ClipEncoder:
-    """Train the tiny CLIP on frames and, as often, on the depth pictures that `depth` makes of the same clips."""
+    """Train the tiny CLIP on frames and, an eighth of every batch, on the depth pictures that `depth` makes of them.
+
+    At first most pictures are random crops that keep the object: small things are learned from large ones.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = tiny_clip()
+    _train_text(encoder, config)
+    plain_GD = encoder.pooled_text_embeddings(CLASS_CAPTIONS).detach()
+    near_GD = encoder.pooled_text_embeddings(
+        [text for text, _, aside in LONG_CAPTIONS if aside < _NUM_DISTANCES]
+    ).detach()
+    scale = encoder.model.logit_scale.detach().exp()
     frames = torch.from_numpy(samples.frames_BTHWC).flatten(0, 1)
     depth_grey = _depth_grey(samples, depth)
-    frames_per_clip = samples.frames_BTHWC.shape[1]
-    classes = torch.from_numpy(samples.class_B).repeat_interleave(frames_per_clip)
+    places = torch.from_numpy(np.stack([samples.column_BT.ravel(), samples.row_BT.ravel()], axis=1)) * (2 / SIDE) - 1
+    classes = torch.from_numpy(samples.class_B).repeat_interleave(samples.frames_BTHWC.shape[1])
     distances = torch.from_numpy(np.digitize(samples.distance_m_BT.ravel(), DISTANCE_BOUNDS_M))
-    near_captions = [f"{caption}, {phrase}" for caption in CLASS_CAPTIONS for phrase in DISTANCE_PHRASES]
 
-    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
-        half = len(rows) // 2
-        pixels_BCHW, _ = _augmented(frames[rows[:half]], generator)
-        grey_BHW = depth_grey[rows[half:]].float() / 255
-        grey_BHW = grey_BHW + 0.02 * torch.randn(grey_BHW.shape, generator=generator)
-        pictures_BCHW = torch.cat([pixels_BCHW, grey_BHW[:, None].expand(-1, 3, -1, -1)])
-        image_BD = encoder.image_embeddings(pictures_BCHW)
-        motion = int(torch.randint(len(MOTIONS), (1,), generator=generator))
-        moving = [f"{caption}, {MOTION_PHRASES[MOTIONS[motion]]}" for caption in CLASS_CAPTIONS]
-        text_ND = encoder.pooled_text_embeddings([*CLASS_CAPTIONS, *near_captions, *moving])
-        logits_BN = encoder.model.logit_scale.exp().clamp(max=50) * image_BD @ text_ND.T
-        num_classes, num_near = len(CLASS_CAPTIONS), len(near_captions)
-        plain, near, moved = logits_BN.split([num_classes, num_near, num_classes], dim=1)
-        loss = F.cross_entropy(plain, classes[rows])
-        loss = loss + _LONG_CAPTION_WEIGHT * F.cross_entropy(
-            near, classes[rows] * len(DISTANCE_PHRASES) + distances[rows]
-        )
-        # A single frame hardly shows a motion: the caption with it must mean the same class, whatever the motion.
-        return loss + _LONG_CAPTION_WEIGHT * F.cross_entropy(moved, classes[rows])
+    def loss_of(rows: Tensor, done: float, generator: torch.Generator) -> Tensor:
+        num_frames = len(rows) * 7 // 8
+        pixels_BCHW = _augmented(frames[rows[:num_frames]], generator)
+        grey_BCHW = (depth_grey[rows[num_frames:], None].float() / 255).expand(-1, 3, -1, -1)
+        pictures_BCHW = torch.cat([pixels_BCHW, grey_BCHW])
+        cropped_BCHW, whole = _cropped(pictures_BCHW, places[rows], done, generator)
+        image_BD = scale * encoder.image_embeddings(cropped_BCHW)
+        loss = F.cross_entropy(image_BD @ plain_GD.T, classes[rows])
+        if bool(whole.any()):  # a crop does not show how far away things are
+            near_targets = classes[rows] * _NUM_DISTANCES + distances[rows]
+            loss = loss + _NEAR_WEIGHT * F.cross_entropy((image_BD @ near_GD.T)[whole], near_targets[whole])
+        return loss
 
-    _optimise("clip", encoder, loss_of, len(frames), config.num_clip_steps, config.clip_rate, config)
+    parameters = list(encoder.model.visual.parameters())
+    _optimise(
+        "clip",
+        encoder,
+        parameters,
+        loss_of,
+        config.num_clip_steps,
+        config.clip_rate,
+        config.clip_batch_size,
+        config.seed,
+        len(frames),
+    )
     return encoder.eval()
+
+
+def _train_text(encoder: ClipEncoder, config: PretrainingConfig) -> None:
+    """Captions to orthogonal directions: one for the class, plus half of one for the distance or motion, if any."""
+    captions = [*((text, number, None) for number, text in enumerate(CLASS_CAPTIONS)), *LONG_CAPTIONS]
+    num_directions = len(CLASS_CAPTIONS) + len(ASIDES)
+    noise = torch.randn(num_directions, encoder.config.embed_dim, generator=torch.Generator().manual_seed(config.seed))
+    directions = torch.linalg.qr(noise.T).Q.T
+    sides = torch.stack(
+        [
+            0.5 * directions[len(CLASS_CAPTIONS) + aside] if aside is not None else torch.zeros_like(directions[0])
+            for _, _, aside in captions
+        ]
+    )
+    aims_GD = F.normalize(directions[torch.tensor([number for _, number, _ in captions])] + sides, dim=-1)
+
+    def loss_of(rows: Tensor, done: float, generator: torch.Generator) -> Tensor:
+        text_BD = encoder.pooled_text_embeddings([captions[row][0] for row in rows.tolist()])
+        return (1 - (text_BD * aims_GD[rows]).sum(dim=1)).mean()
+
+    parameters = [value for name, value in encoder.model.named_parameters() if not name.startswith("visual.")]
+    _optimise(
+        "text",
+        encoder,
+        parameters,
+        loss_of,
+        config.num_text_steps,
+        config.clip_rate,
+        config.clip_batch_size,
+        config.seed,
+        len(captions),
+    )
 
 
 def _depth_grey(samples: Samples, depth: DepthEncoder) -> Tensor:
@@ -101,41 +162,65 @@ def _depth_grey(samples: Samples, depth: DepthEncoder) -> Tensor:
     return torch.cat(clips)
 
 
-def _augmented(frames_BHWC: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures [B, 3, H, W] about [0, 1] with random mirroring, brightness, tint and noise; which were mirrored [B]."""
+def _augmented(frames_BHWC: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures [B, 3, H, W] in [0, 1] with random brightness, tint and noise."""
     batch = len(frames_BHWC)
     pixels_BCHW = frames_BHWC.permute(0, 3, 1, 2).float() / 255
-    flipped = torch.rand(batch, generator=generator) < 0.5
-    pixels_BCHW = torch.where(flipped[:, None, None, None], pixels_BCHW.flip(-1), pixels_BCHW)
     gain = 1 + 0.15 * torch.randn(batch, 1, 1, 1, generator=generator)
     tint = 1 + 0.06 * torch.randn(batch, 3, 1, 1, generator=generator)
     noise = 0.015 * torch.randn(pixels_BCHW.shape, generator=generator)
-    return (pixels_BCHW * gain * tint + noise).clamp(0, 1), flipped
+    return (pixels_BCHW * gain * tint + noise).clamp(0, 1)
+
+
+def _mirrored(pictures: Tensor, flipped_B: Tensor) -> Tensor:
+    """Pictures [B, ..., W] of which those marked are mirrored."""
+    return torch.where(flipped_B.view(-1, *[1] * (pictures.dim() - 1)), pictures.flip(-1), pictures)
+
+
+def _cropped(pixels_BCHW: Tensor, places_B2: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures whole or cropped to 0.3 to 1 of their side around the object, mirrored at random. The share of whole ones
+    grows from none to all while training goes on (`done` from 0 to 1): small things are learned from large ones.
+
+    places_B2: column and row of the object, -1 to 1. Returns the pictures in their old size and which are whole [B].
+    """
+    batch = len(pixels_BCHW)
+    whole = torch.rand(batch, generator=generator) < done
+    side = torch.where(whole, 1.0, 0.3 + 0.7 * torch.rand(batch, generator=generator))[:, None]
+    jitter = 0.6 * side * (2 * torch.rand(batch, 2, generator=generator) - 1)
+    centre = torch.maximum(torch.minimum(places_B2 + jitter, 1 - side), side - 1)
+    mirror = 1 - 2 * (torch.rand(batch, generator=generator) < 0.5).float()
+    affine = torch.zeros(batch, 2, 3)
+    affine[:, 0, 0], affine[:, 1, 1], affine[:, :, 2] = side[:, 0] * mirror, side[:, 0], centre
+    grid = F.affine_grid(affine, list(pixels_BCHW.shape), align_corners=False)
+    return F.grid_sample(pixels_BCHW, grid, padding_mode="border", align_corners=False), whole
 
 
 def _optimise(
     label: str,
     module: nn.Module,
-    loss_of: Callable[[Tensor, torch.Generator], Tensor],
-    num_rows: int,
+    parameters: Sequence[nn.Parameter],
+    loss_of: Callable[[Tensor, float, torch.Generator], Tensor],
     num_steps: int,
     peak_rate: float,
-    config: PretrainingConfig,
+    batch_size: int,
+    seed: int,
+    num_rows: int,
 ) -> None:
     """AdamW with a short warm-up and a cosine to zero; batches are drawn with replacement."""
-    generator = torch.Generator().manual_seed(config.seed)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=peak_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(parameters, lr=peak_rate, weight_decay=0.02, betas=(0.9, 0.98))
     warm_up = max(num_steps // 20, 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / warm_up, 0.5 + 0.5 * cos(pi * step / num_steps))
     )
     module.train()
     with Progress(f"train {label}", num_steps, unit="step") as shown:
-        for _ in range(num_steps):
-            loss = loss_of(torch.randint(num_rows, (config.batch_size,), generator=generator), generator)
+        for step in range(num_steps):
+            rows = torch.randint(num_rows, (batch_size,), generator=generator)
+            loss = loss_of(rows, step / num_steps, generator)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             schedule.step()
             shown.advance(note=f"loss {loss.item():.3f}")

@@ -10,15 +10,17 @@ class PretrainingConfig:
     """Sizes of the pre-training. Clips are rendered from `seed` for training and `seed + 1` for the figures."""
 
     seed: int = 100
-    num_clips: int = 800
+    num_clips: int = 1000
     num_unseen_clips: int = 160
     num_tagger_clips: int = 800
-    num_depth_steps: int = 1400
-    num_clip_steps: int = 1500
-    num_tagger_steps: int = 600
-    batch_size: int = 16
+    num_depth_steps: int = 700
+    num_text_steps: int = 300
+    num_clip_steps: int = 1800
+    num_tagger_steps: int = 300
+    depth_batch_size: int = 16
+    clip_batch_size: int = 32
     depth_rate: float = 1.5e-3
-    clip_rate: float = 1.0e-3
+    clip_rate: float = 2.0e-3
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -22,9 +22,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @torch.no_grad()
 def rounded_to_half(module: Module) -> Module:
-    """Round all parameters to half precision, in place, as they will be stored: figures must be those of the files."""
-    for parameter in module.parameters():
-        parameter.copy_(parameter.half().float())
+    """Round all weights to half precision, in place, as they will be stored: figures must be those of the files."""
+    for value in module.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half().float())
     return module
 
 

@@ -20,7 +20,7 @@ AIR_LOSS_DB_PER_M = (
     0.9  # at 8 kHz, growing with the square of frequency: misty air, some ten times the loss of ISO 9613-1
 )
 REVERB_TIME_S = 0.9
-REVERB_SHARE_AT_20_M = 0.4  # amplitude of the reverberation relative to the direct sound; grows with sqrt(distance)
+REVERB_SHARE_AT_16_M = 0.4  # amplitude of the reverberation relative to the direct sound; grows with sqrt(distance)
 AMBIENCE_RMS = 10 ** (-76 / 20)
 _PRE_DELAY_S = 0.012
 
@@ -53,7 +53,7 @@ def hear(config: SceneConfig, scene: Scene) -> HeardSound:
     # The time at which that left the object which arrives now; movement turns into Doppler shift by itself.
     left_s = np.interp(heard_s, arrival_times(scene, emitted_s), emitted_s)
     direct = _read(dulled, (left_s - emitted_s[0]) * config.sample_rate_hz) / scene.distance_m(left_s)
-    share = REVERB_SHARE_AT_20_M * np.sqrt(scene.distance_m(left_s) / 20.0)
+    share = REVERB_SHARE_AT_16_M * np.sqrt(scene.distance_m(left_s) / 16.0)
     reverb = _reverberate(direct * share, config.sample_rate_hz, rng)
     first = len(heard_s) - config.num_samples
     ambience = AMBIENCE_RMS * rng.standard_normal(config.num_samples)

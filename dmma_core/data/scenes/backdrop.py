@@ -122,7 +122,9 @@ def _standing_things(scene: Scene, rng: np.random.Generator) -> list[list[Primit
     for _ in range(int(rng.integers(4, 9))):
         away = float(np.exp(rng.uniform(np.log(5), np.log(60))))
         spot = np.array([rng.uniform(-0.6, 0.6) * away, away, 0.0])
-        if (np.linalg.norm(path - spot[:2], axis=1) < 2.0 + 0.12 * away).any():
+        in_the_way = np.linalg.norm(path - spot[:2], axis=1) < 2.0 + 0.12 * away
+        in_front = (np.abs(spot[0] / spot[1] - path[:, 0] / path[:, 1]) < 0.18) & (path[:, 1] > away)
+        if in_the_way.any() or in_front.mean() > 0.3:  # hidden for a moment at most
             continue
         make = (_tree, _bush, _post, _rock)[int(rng.integers(4))]
         things.append(place(make(rng), spot[None], np.array([rng.uniform(0, 2 * pi)]), 1.0))

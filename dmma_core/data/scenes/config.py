@@ -24,8 +24,8 @@ class SceneConfig:
     fps: float = 25.0
     duration_s: float = 4.0
     sample_rate_hz: int = 16_000
-    near_m: float = 2.5
-    far_m: float = 20.0
+    near_m: float = 2.0
+    far_m: float = 16.0
     depth_fps: float = 8.0
     depth_height: int = 32
     depth_width: int = 32

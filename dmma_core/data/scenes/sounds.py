@@ -13,7 +13,7 @@ from scipy.signal import lfilter
 from dmma_core.data.scenes.config import SceneConfig
 from dmma_core.data.scenes.world import MARGIN_S, Floats, Scene
 
-SOURCE_PEAK = 1.25  # at one metre; at the nearest 2.5 m this is half of full scale, -6 dBFS
+SOURCE_PEAK = 1.0  # at one metre; at the nearest 2 m this is half of full scale, -6 dBFS
 _Strike = Callable[[int, np.random.Generator], Floats]  # number of the event, its random numbers
 
 

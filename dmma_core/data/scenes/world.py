@@ -188,10 +188,10 @@ def _class_and_motion(seed: int, index: int) -> tuple[str, str]:
 
 
 def _plan_camera(config: SceneConfig, rng: np.random.Generator) -> Camera:
-    """A camera at a person's eyes, tilted down at least so far that the ground at `near_m` is in the picture."""
-    height_m, pitch_rad = rng.uniform(1.3, 1.75), rng.uniform(0.10, 0.20)
-    focal_px = config.width * rng.uniform(1.02, 1.22)
-    lowest_rad = atan2(height_m, 0.9 * config.near_m) - atan2(config.height / 2, focal_px)
+    """A camera on a low tripod, tilted down so far that the ground little beyond `near_m` is in the picture."""
+    height_m, pitch_rad = rng.uniform(0.95, 1.25), rng.uniform(0.05, 0.12)
+    focal_px = config.width * rng.uniform(1.18, 1.36)
+    lowest_rad = atan2(height_m, 1.1 * config.near_m) - atan2(config.height / 2, focal_px)
     return Camera(height_m, max(pitch_rad, lowest_rad), focal_px, config.height, config.width)
 
 
@@ -200,21 +200,22 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _plan_path(config: SceneConfig, kind: Kind, motion: str, scale: float, rng: np.random.Generator) -> Path:
-    nearest_m = max(config.near_m, 1.3 * kind.extent_m * scale)
+    # So far away that long and tall things fit into the picture, whose upper edge rises by about 0.26 per metre.
+    nearest_m = max(config.near_m, 1.3 * kind.extent_m * scale, (kind.height_m * scale - 0.9) / 0.26)
     travel_m = min(rng.uniform(*kind.speeds_m_s) * config.duration_s, 0.8 * (config.far_m - nearest_m))
     seconds = config.duration_s
-    bearing_0, bearing_1 = rng.uniform(-0.26, 0.26, 2)
+    bearing_0, bearing_1 = rng.uniform(-0.2, 0.2, 2)
     side = 1.0 if rng.random() < 0.5 else -1.0
     if motion == "circle":
         centre_m = _log_uniform(rng, nearest_m / 0.7, config.far_m / 1.3)
-        radius_m = centre_m * rng.uniform(0.14, 0.27)
+        radius_m = centre_m * rng.uniform(0.11, 0.22)
         rate = side * min(travel_m / seconds / radius_m, 1.7)
         curve = (centre_m * sin(bearing_0 / 3), centre_m * cos(bearing_0 / 3), radius_m, rng.uniform(0, 2 * pi), rate)
         return Path(motion, curve, 0.0)
     if motion == "parallel":
         away_m = _log_uniform(rng, nearest_m * 1.1, 0.85 * config.far_m)
-        half_m = min(0.36 * away_m, travel_m / 2)
-        centre_m = rng.uniform(-1, 1) * (0.36 * away_m - half_m)
+        half_m = min(0.28 * away_m, travel_m / 2)
+        centre_m = rng.uniform(-1, 1) * (0.28 * away_m - half_m)
         return Path(motion, (centre_m - side * half_m, away_m, side * 2 * half_m / seconds, 0.0), 0.0)
     if motion == "stay":
         away_m = _log_uniform(rng, nearest_m, 0.9 * config.far_m)
