@@ -9,7 +9,8 @@ turns; the speed-up is the median of the rounds' ratios. Weights are random: the
 
 import argparse
 import statistics
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def random_vae(config: VaeConfig) -> Vae:
 
 
 @torch.inference_mode()
-def benchmark_vocoder(mode: str, measured_s: float, rounds: int) -> None:
+def benchmark_vocoder(mode: str, measured_s: float, rounds: int, clock: Callable[[], float]) -> None:
     config = MODES[mode]
     frames = round(measured_s * config.mel.sample_rate_hz / config.mel.hop_samples)
     scale = CLIP_S * config.mel.sample_rate_hz / config.mel.hop_samples / frames
@@ -71,7 +72,7 @@ def benchmark_vocoder(mode: str, measured_s: float, rounds: int) -> None:
     }
     for vocoder in (own, compiled):
         require_equal(vocoder.before_final(log_mel_BFM), plain.before_final(mel_BMF)[:, 0], f"vocoder {mode}")
-    taken = timed_in_turns(runs, rounds)
+    taken = timed_in_turns(runs, rounds, clock)
     for name, values in taken.items():
         unit = f"s for {CLIP_S:g} s of sound (measured on {measured_s:g} s)"
         report(f"vocoder {mode} {name}", scale * statistics.median(values), unit)
@@ -81,23 +82,23 @@ def benchmark_vocoder(mode: str, measured_s: float, rounds: int) -> None:
 
 
 @torch.inference_mode()
-def benchmark_vae(mode: str, rounds: int) -> None:
+def benchmark_vae(mode: str, rounds: int, clock: Callable[[], float]) -> None:
     config = MODES[mode]
     vae = random_vae(config.vae)
     latent_length = -(-round(CLIP_S * config.mel.sample_rate_hz) // (2 * config.mel.hop_samples))
     latent_BLC = torch.randn(1, latent_length, config.vae.latent_channels)
     log_mel_BFM = torch.randn(1, 2 * latent_length, config.vae.num_mels)
     runs = {"encode": lambda: vae.encode(log_mel_BFM), "decode": lambda: vae.decode(latent_BLC)}
-    for name, values in timed_in_turns(runs, rounds).items():
+    for name, values in timed_in_turns(runs, rounds, clock).items():
         report(f"VAE {mode} {name}", statistics.median(values), f"s for {CLIP_S:g} s of sound")
 
 
-def benchmark_tiny(rounds: int) -> None:
+def benchmark_tiny(rounds: int, clock: Callable[[], float]) -> None:
     codec = SpectralCodec()
     wave_BA = 0.1 * torch.randn(1, codec.num_samples(TINY_CLIP_S), generator=torch.Generator().manual_seed(2))
     latent_BLC = codec.encode(wave_BA).mean_BLC
     runs = {"encode": lambda: codec.encode(wave_BA), "decode": lambda: codec.decode(latent_BLC)}
-    for name, values in timed_in_turns(runs, rounds).items():
+    for name, values in timed_in_turns(runs, rounds, clock).items():
         unit = f"s for {TINY_CLIP_S:g} s of sound"
         report(f"tiny codec {name}", statistics.median(values), unit, TINY_BAR_S, at_most=True)
 
@@ -109,14 +110,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="sound that the vocoders are measured on")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processor-time", action="store_true", help="for a loaded machine, with --threads 1")
     arguments = parser.parse_args()
+    clock = time.process_time if arguments.processor_time else time.perf_counter
     torch.set_num_threads(arguments.threads)
     if arguments.only in (None, "tiny"):
-        benchmark_tiny(arguments.rounds)
+        benchmark_tiny(arguments.rounds, clock)
     if arguments.only in (None, "vae"):
-        benchmark_vae(arguments.mode, arguments.rounds)
+        benchmark_vae(arguments.mode, arguments.rounds, clock)
     if arguments.only in (None, "vocoder"):
-        benchmark_vocoder(arguments.mode, arguments.seconds, arguments.rounds)
+        benchmark_vocoder(arguments.mode, arguments.seconds, arguments.rounds, clock)
 
 
 if __name__ == "__main__":
