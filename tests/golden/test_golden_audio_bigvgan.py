@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.vocoder_plain import PlainBigVgan
 from dmma_core.models.audio_codec.anti_aliased import AntiAliasedSnake, kaiser_sinc_filter
 from dmma_core.models.audio_codec.bigvgan import BIGVGAN_16K, BIGVGAN_V2_44K, BigVgan, BigVganConfig, fold_weight_norm
 from helpers.golden import (
@@ -86,6 +87,17 @@ def test_small(name: str) -> None:
     file = golden_file(name)
     config = config_of(file)
     _assert_parity(BigVgan.from_official(config, filled_state(config, file)), file)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_yardstick_of_the_benchmark(name: str) -> None:
+    file = golden_file(name)
+    config = config_of(file)
+    plain = PlainBigVgan(config)
+    plain.load_state_dict(fold_weight_norm(filled_state(config, file)), strict=False)
+    with torch.no_grad():
+        assert_close(plain.before_final(file["in.mel"]), file["pre_final"])
+        assert_close(plain(file["in.mel"]), file["wave"])
 
 
 def test_activation() -> None:
