@@ -24,11 +24,3 @@ def flow_loss(velocity_BLC: Tensor, noise_BLC: Tensor, data_BLC: Tensor, min_sig
 def logit_normal_times(normal_B: Tensor, mean: float = 0.0, scale: float = 1.0) -> Tensor:
     """Times in (0, 1) from standard normal draws: sigmoid(normal * scale + mean) (Esser et al. 2024, section 3.1)."""
     return torch.sigmoid(normal_B * scale + mean)
-
-
-def loss_by_time(loss_B: Tensor, time_B: Tensor, num_bins: int = 25) -> tuple[Tensor, Tensor]:
-    """Sum and count of the losses whose time falls into each of `num_bins` equal parts of [0, 1]; both [num_bins]."""
-    edges = torch.linspace(0, 1, num_bins + 1, device=time_B.device)[:-1]
-    bin_B = torch.bucketize(time_B, edges, right=True) - 1
-    zeros = torch.zeros(num_bins, device=loss_B.device, dtype=loss_B.dtype)
-    return zeros.index_add(0, bin_B, loss_B), zeros.index_add(0, bin_B, torch.ones_like(loss_B))

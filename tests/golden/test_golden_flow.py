@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmma_core.flow.path import flow_loss, interpolate, logit_normal_times, loss_by_time
+from dmma_core.flow.path import flow_loss, interpolate, logit_normal_times
 from dmma_core.flow.solver import integrate
 from helpers.golden import GoldenFile, assert_close, golden_file
 
@@ -65,9 +65,3 @@ def test_reference_draws_are_logit_normal_for_some_mean_and_scale(file: GoldenFi
     design = torch.stack((torch.ones_like(normal), normal), dim=1)
     mean, scale = torch.linalg.lstsq(design, torch.logit(times)[:, None]).solution[:, 0].tolist()
     assert_close(logit_normal_times(normal, mean, scale), times)
-
-
-def test_loss_histogram(file: GoldenFile) -> None:
-    total, count = loss_by_time(file["in.bin_loss"], file["in.bin_t"], len(file["bin_sum"]))
-    assert_close(total, file["bin_sum"])
-    assert torch.equal(count.double(), file["bin_count"].double())

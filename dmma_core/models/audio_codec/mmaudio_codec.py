@@ -44,6 +44,11 @@ MODES = {
 }
 
 
+def samples_per_latent(config: MMAudioCodecConfig) -> int:
+    """Audio samples that one latent stands for: 512 at 16 kHz, 1,024 at 44.1 kHz."""
+    return _FRAMES_PER_LATENT * config.mel.hop_samples
+
+
 class MMAudioCodec(AudioCodec):
     """16 kHz: 31.25 latents/s of 20 channels; 44.1 kHz: 43.07 latents/s of 40 channels (paper, Table A5).
 
@@ -67,7 +72,7 @@ class MMAudioCodec(AudioCodec):
         self.name = config.name
         self.sample_rate_hz = config.mel.sample_rate_hz
         self.latent_channels = config.vae.latent_channels
-        self.samples_per_latent = _FRAMES_PER_LATENT * config.mel.hop_samples
+        self.samples_per_latent = samples_per_latent(config)
         self.mel = MelSpectrogram(config.mel)
         self.vae = Vae.from_official(config.vae, vae_state)
         self.vocoder = None if vocoder_state is None else BigVgan.from_official(config.vocoder, vocoder_state)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmma_core.flow.path import flow_loss, interpolate, logit_normal_times, loss_by_time, target_velocity
+from dmma_core.flow.path import flow_loss, interpolate, logit_normal_times, target_velocity
 
 
 @pytest.mark.parametrize("min_sigma", [0.0, 0.1])
@@ -27,9 +27,3 @@ def test_times_have_the_given_median() -> None:
     normal = torch.linspace(-3, 3, 101)
     times = logit_normal_times(normal, mean=0.5, scale=2.0)
     torch.testing.assert_close(torch.logit(times), normal * 2 + 0.5, atol=1e-4, rtol=1e-4)
-
-
-def test_histogram_counts_each_time_once_including_the_edges() -> None:
-    total, count = loss_by_time(torch.arange(4.0), torch.tensor([0.0, 0.5, 0.49, 0.999]), num_bins=2)
-    assert count.tolist() == [2, 2]
-    assert total.tolist() == [2, 4]
