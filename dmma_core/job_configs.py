@@ -217,7 +217,7 @@ class DemoConfig:
 
     clips: str = ""
     captions: str = ""
-    num_clips: int = 192
+    num_clips: int = 240
     num_steps: int | None = None
     work_uri: str = "demo-output"
 
