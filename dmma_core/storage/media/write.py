@@ -120,6 +120,11 @@ def _picture_packets(container: Any, video: Any, zero_s: float, duration_s: floa
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
         packets.append(packet)
+    shown_first = max((p for p in packets if p.pts is not None and p.pts <= 0), key=lambda p: p.pts, default=None)
+    if shown_first is not None:
+        shown_first.pts = (
+            0  # a picture that began before time 0 is shown from there on; players would skip it otherwise
+        )
     times = [packet.dts if packet.pts is None else packet.pts for packet in packets]
     keys = [i for i, packet in enumerate(packets) if packet.is_keyframe and times[i] <= 0]
     first, last = keys[-1] if keys else 0, len(packets)

@@ -1,0 +1,84 @@
+"""The job generate for a single video, by its command line, with a network of random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dmma_core.config_loading import config_to_dict
+from dmma_core.encoders.bundle import load_bundle
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.presets import config_for_features, initialise
+from dmma_core.storage import media, paths
+from dmma_core.storage.run_folder import MARKER, SCHEMA_VERSION, RunFolder
+from dmma_core.storage.tensor_files import write_tensors
+from ray_jobs import generate
+
+DURATION_S = 1.0
+FPS, RATE_HZ = 25, 16_000
+
+
+@pytest.fixture(scope="module")
+def run_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run whose only checkpoint holds a random network."""
+    folder = RunFolder(str(tmp_path_factory.mktemp("runs") / "random-depth"))
+    schema = load_bundle("tiny", DURATION_S).schema
+    model = MMDiT(config_for_features("tiny", schema, "both"))
+    initialise(model, seed=0)
+    channels = model.config.latent_width
+    model.set_latent_statistics(torch.zeros(channels), torch.ones(channels))
+    uri = folder.checkpoint_uri(3)
+    write_tensors(paths.join(uri, "ema.safetensors"), model.state_dict())
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "step": 3,
+        "arm": "depth",
+        "model": config_to_dict(model.config),
+        "features": schema.to_dict(),
+        "files": {"ema.safetensors": paths.sha256_of(paths.join(uri, "ema.safetensors"))},
+    }
+    paths.write_json(paths.join(uri, MARKER), record)
+    return folder.uri
+
+
+@pytest.fixture
+def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Two seconds in which every picture differs; the working folder is beside it."""
+    monkeypatch.chdir(tmp_path)
+    grey = np.linspace(10, 240, 2 * FPS).astype(np.uint8)
+    media.write_video("moving.mp4", np.broadcast_to(grey[:, None, None, None], (2 * FPS, 64, 64, 3)).copy(), FPS)
+    return "moving.mp4"
+
+
+def _made(pattern: str = "*") -> list[Path]:
+    return sorted(Path("generated").glob(f"random-depth@3/{pattern}"))
+
+
+def test_one_video_from_its_middle_and_every_prompt_beside_the_others(run_uri: str, video: str) -> None:
+    settings = [video, "--run", run_uri, "start_s=0.5", "sampling.num_steps=2"]
+    assert generate.JOB.main(["--dry-run", *settings, "--prompt", "a bell"]) == 0
+    assert not _made("*/*.flac")
+    for prompt in ("a bell", "a drum", "a bell"):
+        assert generate.JOB.main([*settings, "--prompt", prompt]) == 0
+    bell, drum = _made()
+    sounds = [media.decode_audio(str(folder / "moving.flac"), RATE_HZ) for folder in (bell, drum)]
+    assert all(len(sound_A) == DURATION_S * RATE_HZ and np.abs(sound_A).max() > 0 for sound_A in sounds)
+    request = media.FrameRequest("x", FPS, 64, 64, "squash")
+    source, muxed = (
+        media.decode_clip(uri, start_s, DURATION_S, [request], None).frames["x"]
+        for uri, start_s in ((video, 0.5), (str(bell / "moving.mp4"), 0.0))
+    )
+    assert np.array_equal(source, muxed)
+
+
+def test_settings_that_cannot_work_are_sentences(run_uri: str, video: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for settings, sentence in (
+        ([video, "--run", run_uri, "sampling.solver=newton"], "no solver 'newton'"),
+        ([video, "--run", run_uri, "sampling.guidance=-1"], "guidance scale is negative"),
+        ([video, "--run", run_uri, "start_s=1.5"], "ends"),
+        (["--run", run_uri], "either a video or features_uri"),
+        ([video, "--run", f"{run_uri}-absent"], "no complete checkpoint"),
+    ):
+        assert generate.JOB.main(settings) != 0
+        assert sentence in capsys.readouterr().err
