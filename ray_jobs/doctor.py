@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,12 +153,18 @@ def _weights() -> str:
 
 
 def _model_table() -> str:
+    from dmma_core.encoders.depth import SCALAR_NAMES
     from dmma_core.models.presets import PRESETS, mmdit_config, parameter_count
 
-    lines = [f"{'preset':<16}{'depth off':>16}{'depth':>16}  parameters"]
+    forms: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("without depth", {}),
+        ("with depth", {"depth": "both", "num_depth_scalars": len(SCALAR_NAMES)}),
+        ("DeepMMAudio", {"depth": "rgb_like", "deepmmaudio": True}),
+    )
+    lines = [f"{'parameters':<16}" + "".join(f"{name:>16}" for name, _ in forms)]
     for preset in PRESETS:
-        counts = [parameter_count(mmdit_config(preset, depth=depth)) for depth in ("off", "rgb_like")]
-        lines.append(f"{preset:<16}{counts[0]:>16,}{counts[1]:>16,}")
+        counts = [parameter_count(mmdit_config(preset, **form))[0] for _, form in forms]
+        lines.append(f"{preset:<16}" + "".join(f"{count:>16,}" for count in counts))
     return "\n".join(lines)
 
 
