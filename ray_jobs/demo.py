@@ -6,12 +6,14 @@
 Every step is the job of the same name with its tiny settings; run again, finished steps are recognised and kept.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from dmma_core.config_loading import load_config
 from dmma_core.job_configs import DemoConfig
+from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
 from ray_jobs import clean, compare, evaluate, extract, generate, render, train
 from ray_jobs.job import Job, config_path
@@ -21,9 +23,18 @@ ARMS = ("baseline", "depth")
 Step = tuple[Job[Any], list[str]]
 
 
+def name_of(config: DemoConfig) -> str:
+    """What the comparison is called: "rendered", or the name of the videos' folder with a mark of where that lies."""
+    if not config.clips:
+        return "rendered"
+    uri = paths.absolute(config.clips).rstrip("/")
+    stem = re.sub("[^A-Za-z0-9_-]+", "-", uri.rpartition("/")[2])
+    return f"{stem}-{fingerprint(uri)[:6]}"
+
+
 def steps(config: DemoConfig) -> list[Step]:
     """The jobs of the chain with the settings that differ from their tiny YAML, in order."""
-    name = "own" if config.clips else "rendered"
+    name = name_of(config)
 
     def at(room: str, *rest: str) -> str:
         return paths.join(config.work_uri, room, name, *rest)
@@ -76,7 +87,7 @@ def run(config: DemoConfig) -> None:
             started_s = time.monotonic()
             job.run(load_config(job.config, config_path(job.name, "tiny"), settings))
             seconds[job.name] = seconds.get(job.name, 0.0) + time.monotonic() - started_s
-    name = "own" if config.clips else "rendered"
+    name = name_of(config)
     paths.write_json(
         paths.join(config.work_uri, "seconds.json"), {key: round(value, 2) for key, value in seconds.items()}
     )

@@ -1,0 +1,43 @@
+"""What the demo would run; that it runs is the chain benchmark's business."""
+
+from pathlib import Path
+
+from dmma_core.config_loading import load_config
+from dmma_core.job_configs import DemoConfig
+from ray_jobs.demo import name_of, steps
+from ray_jobs.job import config_path
+
+
+def test_every_step_is_a_job_with_settings_that_it_knows(tmp_path: Path) -> None:
+    for clips in ("", str(tmp_path)):
+        config = DemoConfig(clips=clips, num_steps=5, work_uri=str(tmp_path / "work"))
+        names = [job.name for job, _ in steps(config)]
+        assert names == ([] if clips else ["render"]) + [
+            "clean", "extract", "train", "generate", "generate", "evaluate", "evaluate", "compare",
+        ]  # fmt: skip
+        for job, settings in steps(config):
+            load_config(job.config, config_path(job.name, "tiny"), settings)
+
+
+def test_each_folder_of_videos_has_results_of_its_own(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "my clips").mkdir(parents=True)
+    first, second = (name_of(DemoConfig(clips=str(tmp_path / name / "my clips"))) for name in ("a", "b"))
+    assert first.startswith("my-clips-")
+    assert first != second
+    assert first == name_of(DemoConfig(clips=str(tmp_path / "a" / "my clips") + "/"))
+
+
+def test_captions_are_found_in_the_folder_or_beside_it(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+
+    def captions() -> str:
+        (_, settings), *_ = steps(DemoConfig(clips=str(videos)))
+        return next(text for text in settings if text.startswith("captions_uri="))
+
+    assert captions() == "captions_uri="
+    (tmp_path / "videos.csv").write_text("id,label\n")
+    assert captions() == f"captions_uri={tmp_path}/videos.csv"
+    (videos / "captions.tsv").write_text("id\tlabel\n")
+    assert captions() == f"captions_uri={videos}/captions.tsv"
