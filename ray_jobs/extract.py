@@ -185,7 +185,7 @@ def _loader(config: ExtractConfig, duration_s: float, device: str) -> LoadBundle
         config.bundle,
         duration_s,
         device,
-        weights=config.weights,
+        weights={role: paths.absolute(uri) for role, uri in config.weights.items()},
         with_vocoder=False,
     )
 

@@ -1,6 +1,7 @@
 """render: clips of a small physical world, with captions and the truth about distance, depth, and onsets."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dmma_core.data.scenes import check_settings, finish, is_rendered, unfinished_blocks
 from dmma_core.job_configs import RenderConfig
@@ -23,6 +24,7 @@ def plan(config: RenderConfig) -> Sequence[str]:
 
 
 def run(config: RenderConfig) -> None:
+    config = replace(config, out_uri=paths.absolute(config.out_uri))  # workers have working directories of their own
     blocks = unfinished_blocks(config.scenes, config.out_uri)
     if not is_rendered(config.out_uri):
         with Progress("render", config.scenes.num_clips) as shown:

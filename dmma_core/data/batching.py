@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -87,24 +87,15 @@ def training_batches(
         samples = range(start, start + per_rank)
         return collate(stores, [order[sample] for sample in samples], samples)
 
-    return read_ahead(read, num=None)
+    return read_ahead(read)
 
 
-def split_batches(store: FeatureStore, split: str, batch_size: int) -> Iterator[ClipBatch]:
-    """Every clip of a split once, in clip_id order; the last batch may be smaller. Sample numbers are row numbers."""
-    rows = store.rows_of_split(split)
-    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    return read_ahead(
-        lambda index: collate([store], [(0, row) for row in chunks[index]], chunks[index]), num=len(chunks)
-    )
-
-
-def read_ahead(read: Callable[[int], Item], num: int | None) -> Iterator[Item]:
+def read_ahead(read: Callable[[int], Item]) -> Generator[Item, None, None]:
     """Yield read(0), read(1), … in order while a thread stays up to four items ahead. Errors reach the caller."""
-    ready: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=_READ_AHEAD)
+    ready: queue.Queue[Item | BaseException] = queue.Queue(maxsize=_READ_AHEAD)
     stopped = threading.Event()
 
-    def put(item: Item | BaseException | None) -> None:
+    def put(item: Item | BaseException) -> None:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.2)
@@ -115,16 +106,16 @@ def read_ahead(read: Callable[[int], Item], num: int | None) -> Iterator[Item]:
     def work() -> None:
         try:
             index = 0
-            while not stopped.is_set() and (num is None or index < num):
+            while not stopped.is_set():
                 put(read(index))
                 index += 1
-            put(None)
         except BaseException as error:  # handed over to the consumer, which raises it
             put(error)
 
     threading.Thread(target=work, name="dmma-read-ahead", daemon=True).start()
     try:
-        while (item := ready.get()) is not None:
+        while True:
+            item = ready.get()
             if isinstance(item, BaseException):
                 raise item
             yield item

@@ -12,6 +12,7 @@ those that carry a marker: every clip ends up in the set exactly once, however o
 
 import hashlib
 import io
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -136,7 +137,6 @@ class FeatureStore:
         self.schema = FeatureSchema.from_dict(marker["schema"])
         self.dataset: str = marker["dataset"]
         self.fingerprint: str = marker["fingerprint"]
-        self.manifest_fingerprint: str = marker["manifest_fingerprint"]
         self._files: list[pq.ParquetFile] = []
         self._row_group: list[tuple[int, int, int]] = []  # per row: file, row group, row inside the group
         self.clips: list[Clip] = []
@@ -145,6 +145,7 @@ class FeatureStore:
         self._texts = self._read_captions(marker["captions_sha256"])
         self._cache: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._cached_bytes = 0
+        self._lock = threading.Lock()  # training reads ahead in a thread while validation reads in another
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -200,15 +201,16 @@ class FeatureStore:
 
     def _group(self, file: int, group: int) -> pa.Table:
         key = (file, group)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        table = self._files[file].read_row_group(group, columns=list(TENSORS))
-        self._cache[key] = table
-        self._cached_bytes += table.nbytes
-        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
-            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
-        return table
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+            table = self._files[file].read_row_group(group, columns=list(TENSORS))
+            self._cache[key] = table
+            self._cached_bytes += table.nbytes
+            while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+            return table
 
 
 def _open_parquet(uri: str) -> pq.ParquetFile:

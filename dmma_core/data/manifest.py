@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmma_core.errors import IncompleteError, SchemaError
+from dmma_core.errors import IncompleteError, SchemaError, StorageError
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths
 
@@ -61,9 +61,6 @@ class Manifest:
     rejected: tuple[Rejected, ...]
     fingerprint: str
 
-    def split(self, name: str) -> tuple[Clip, ...]:
-        return tuple(clip for clip in self.clips if clip.split == name)
-
 
 _ARROW_TYPES = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
 
@@ -82,8 +79,11 @@ def write_rows(uri: str, row_class: type, rows: Sequence[Any]) -> None:
 
 
 def read_rows(uri: str, row_class: type) -> list[Any]:
-    """Read back what `write_rows` wrote. Raises SchemaError where the columns differ."""
-    table = pq.read_table(io.BytesIO(paths.read_bytes(uri)))
+    """Read back what `write_rows` wrote. Raises SchemaError where the columns differ, StorageError for a damaged file."""
+    try:
+        table = pq.read_table(io.BytesIO(paths.read_bytes(uri)))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StorageError(f"{uri} is damaged ({error}).", remedy="Run the job that writes it again.") from error
     if missing := {f.name for f in fields(row_class)} - set(table.column_names):
         raise SchemaError(f"{uri} lacks the columns {sorted(missing)}.", remedy="Run the job that writes it again.")
     return [row_class(**row) for row in table.select([f.name for f in fields(row_class)]).to_pylist()]

@@ -22,6 +22,8 @@ from pyarrow import fs as pafs
 from dmma_core.errors import StorageError
 
 _CHUNK_BYTES = 1 << 20
+_CONNECT_LIMIT_S = 30.0
+_SILENCE_LIMIT_S = 60.0
 
 
 def is_remote(uri: str) -> bool:
@@ -45,9 +47,17 @@ def filesystem_of(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         # where that endpoint does not answer, as with storage emulators).
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         token = "anon" if os.environ.get("STORAGE_EMULATOR_HOST") else None
-        # Listings are never cached: another process may just have written the marker that is being looked for.
-        return fsspec.filesystem("gs", token=token, use_listings_cache=False), rest.rstrip("/")
+        return _google_storage(token), rest.rstrip("/")
     raise StorageError(f"{uri!r} has the unknown scheme {scheme}://.", remedy="Use a local path or gs://bucket/path.")
+
+
+def _google_storage(token: str | None) -> fsspec.AbstractFileSystem:
+    from aiohttp import ClientTimeout
+
+    # Listings are never cached: another process may just have written the marker that is being looked for. gcsfs itself
+    # sets no limit, so that an answer that got lost would be waited for until the end of days; it tries again after these.
+    limits = ClientTimeout(total=None, sock_connect=_CONNECT_LIMIT_S, sock_read=_SILENCE_LIMIT_S)
+    return fsspec.filesystem("gs", token=token, use_listings_cache=False, requests_timeout=limits)
 
 
 def arrow_filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -70,13 +80,8 @@ def join(base: str, *parts: str) -> str:
 
 def exists(uri: str) -> bool:
     filesystem, path = filesystem_of(uri)
-    return bool(filesystem.exists(path))
-
-
-def size_of(uri: str) -> int:
-    filesystem, path = filesystem_of(uri)
     with _sentences(uri):
-        return int(filesystem.size(path))
+        return bool(filesystem.exists(path))
 
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
@@ -94,7 +99,7 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
 def list_folders(uri: str) -> list[str]:
     """Names of the folders directly below `uri`, sorted; an absent `uri` has none."""
     filesystem, root = filesystem_of(uri)
-    if not filesystem.exists(root):
+    if not exists(uri):
         return []
     with _sentences(uri):
         entries = filesystem.ls(root, detail=True)
@@ -172,7 +177,7 @@ def write_json(uri: str, value: Any) -> None:
 def remove(uri: str) -> None:
     """Remove a file or a whole folder; nothing happens where there is none."""
     filesystem, path = filesystem_of(uri)
-    if filesystem.exists(path):
+    if exists(uri):
         with _sentences(uri):
             filesystem.rm(path, recursive=True)
 
@@ -186,8 +191,14 @@ def sha256_of(uri: str) -> str:
 
 
 def check_writable(uri: str) -> None:
-    """Write and remove a small file below `uri`. Raises StorageError where that is not possible."""
-    probe = join(uri, f".dmma-write-test-{secrets.token_hex(4)}")
+    """Write and remove a small file below `uri`. Raises StorageError where that is not possible.
+
+    Where the local folder `uri` does not exist yet, the nearest one above it is tried, and nothing is left behind.
+    """
+    folder = uri if is_remote(uri) else absolute(uri)
+    while not (is_remote(folder) or os.path.exists(folder)):
+        folder = os.path.dirname(folder)
+    probe = join(folder, f".dmma-write-test-{secrets.token_hex(4)}")
     write_bytes(probe, b"")
     remove(probe)
 
@@ -215,3 +226,21 @@ def _sentences(uri: str) -> Iterator[None]:
                 f"The disk is full: {uri} could not be written.", remedy="Free space and run again."
             ) from error
         raise StorageError(f"{uri} could not be read or written ({error}).", remedy="Check the storage.") from error
+    except _remote_errors(uri) as error:
+        if isinstance(error, ValueError) and not str(error).startswith("Bad Request"):
+            raise
+        raise StorageError(
+            f"The storage refused {uri} ({str(error) or type(error).__name__}).",
+            remedy="Check the bucket's name, the network, and `gcloud auth application-default login`.",
+        ) from error
+
+
+def _remote_errors(uri: str) -> tuple[type[Exception], ...]:
+    """What a bucket's client raises besides OSError; of ValueError only its own "Bad Request"."""
+    if not is_remote(uri):
+        return ()
+    from aiohttp import ClientError
+    from gcsfs.retry import HttpError
+    from google.auth.exceptions import GoogleAuthError
+
+    return ClientError, HttpError, GoogleAuthError, ValueError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmma_core.data.batching import ClipBatch, collate, read_ahead, split_batches, training_batches
+from dmma_core.data.batching import ClipBatch, collate, read_ahead, training_batches
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.mixing import SampleOrder, Source
 from helpers.rows import make_features, write_features
@@ -56,14 +56,6 @@ def test_a_run_resumes_at_any_sample(store: FeatureStore) -> None:
     assert resumed[0].sample_B.tolist() == [12, 13, 14, 15]
 
 
-def test_a_split_is_read_once_in_order(store: FeatureStore) -> None:
-    batches = list(split_batches(store, "train", 4))
-    clip_ids = [clip_id for batch in batches for clip_id in batch.clip_ids]
-    assert clip_ids == [clip.clip_id for clip in store.clips if clip.split == "train"]
-    assert [len(batch.clip_ids) for batch in batches] == [4, 4, 2]
-    assert list(split_batches(store, "absent", 4)) == []
-
-
 def test_reading_ahead_is_bounded_and_ends_with_its_consumer(store: FeatureStore) -> None:
     asked: list[int] = []
 
@@ -71,7 +63,7 @@ def test_reading_ahead_is_bounded_and_ends_with_its_consumer(store: FeatureStore
         asked.append(index)
         return collate([store], [(0, index % 13)], [index])
 
-    batches = read_ahead(read, num=None)
+    batches = read_ahead(read)
     assert next(batches).sample_B.tolist() == [0]
     time.sleep(0.3)
     assert len(asked) <= 7
@@ -88,7 +80,7 @@ def test_an_error_of_the_reader_reaches_the_consumer(store: FeatureStore) -> Non
             raise OSError("the disk went away")
         return collate([store], [(0, index)], [index])
 
-    batches = read_ahead(read, num=5)
+    batches = read_ahead(read)
     assert len(list(itertools.islice(batches, 2))) == 2
     with pytest.raises(OSError, match="the disk went away"):
         next(batches)

@@ -26,7 +26,6 @@ def test_written_bytes_come_back(base: str) -> None:
     uri = paths.join(base, "deep", "er", "-odd name ü.bin")
     paths.write_bytes(uri, b"abc" * 1000)
     assert paths.read_bytes(uri) == b"abc" * 1000
-    assert paths.size_of(uri) == 3000
     assert paths.exists(uri) and not paths.exists(uri + "x")
     paths.write_bytes(uri, b"")
     assert paths.read_bytes(uri) == b""
@@ -84,7 +83,7 @@ def test_a_listing_is_never_stale(base: str) -> None:
 
 def test_absent_file_is_a_sentence(base: str) -> None:
     uri = paths.join(base, "absent.json")
-    for read in (paths.read_bytes, paths.read_json, paths.size_of, paths.sha256_of):
+    for read in (paths.read_bytes, paths.read_json, paths.sha256_of):
         with pytest.raises(StorageError, match=r"There is no .*absent\.json\. Check the path"):
             read(uri)
 
@@ -112,6 +111,21 @@ def test_writability_is_tested_without_a_trace(base: str) -> None:
     paths.write_bytes(paths.join(base, "keep"), b"1")
     paths.check_writable(base)
     assert paths.list_files(base) == [paths.join(base, "keep")]
+
+
+def test_testing_a_folder_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
+    paths.check_writable(str(tmp_path / "new" / "deeper"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="lies below a file"):
+        paths.check_writable(str(tmp_path / "file" / "new"))
+
+
+def test_what_a_bucket_refuses_is_a_sentence(bucket: str) -> None:
+    from gcsfs.retry import HttpError  # not above: gcsfs reads the emulator's settings when it is imported
+
+    with pytest.raises(StorageError, match=f"refused {bucket}/x .*Anonymous caller"), paths._sentences(f"{bucket}/x"):
+        raise HttpError({"code": 401, "message": "Anonymous caller"})
 
 
 def test_exclusive_creation_and_rename_on_the_emulator(bucket: str) -> None:
