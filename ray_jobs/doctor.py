@@ -23,6 +23,7 @@ from dmma_core.encoders.bundle import load_bundle
 from dmma_core.errors import DmmaError
 from dmma_core.log import setup_logging
 from dmma_core.storage import media, paths
+from ray_jobs.reporting import without_password
 
 GIB = 1 << 30
 _MINIMUM_MEMORY_GIB = 7
@@ -128,16 +129,16 @@ def _ray() -> str:
 def _mlflow() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri.startswith("http"):
-        return f"results go to {uri or 'a SQLite file beside the runs'}; `dmma ui` opens it"
+        return f"results go to {without_password(uri) or 'a SQLite file beside the runs'}; `dmma ui` opens it"
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_S) as answer:  # noqa: S310
             answer.read()
     except (urllib.error.URLError, OSError) as error:
         raise DmmaError(
-            f"MLFLOW_TRACKING_URI={uri} does not answer ({error}).",
+            f"MLFLOW_TRACKING_URI={without_password(uri)} does not answer ({error}).",
             remedy="Start the server, or unset the variable; training goes on without it and `dmma sync-metrics` uploads later.",
         ) from error
-    return f"{uri} answers"
+    return f"{without_password(uri)} answers"
 
 
 def _storage(uri: str) -> str:

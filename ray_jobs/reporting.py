@@ -94,6 +94,13 @@ def tracking_uri_for(run_uri: str) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local_mlflow_folder(run_uri)}/mlflow.db"
 
 
+def without_password(uri: str) -> str:
+    """A tracking URI that may be shown and stored: `user:password@` is left out."""
+    scheme, separator, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
 def local_mlflow_folder(run_uri: str) -> str:
     """Absolute folder of the default database and artefacts; runs in a bucket have it below the working directory."""
     if paths.is_remote(run_uri):
@@ -154,7 +161,7 @@ class Uploader:
         self._comparison, self._patience_s = comparison, patience_s
         self._statuses: Mapping[str, str] = {}
         self._ended = threading.Event()
-        self._failed = False
+        self._failed = self._complete = False
         self._thread = threading.Thread(target=self._work, name="dmma-mlflow", daemon=True) if enabled else None
 
     def __enter__(self) -> "Uploader":
@@ -167,7 +174,7 @@ class Uploader:
         if not self._thread:
             return
         self._thread.join(self._patience_s)
-        if self._failed or self._thread.is_alive():
+        if not self._complete:
             _log.warning(
                 "Not all metrics reached MLflow. They are in metrics.jsonl; `dmma sync-metrics %s` uploads them.",
                 self._comparison.uri,
@@ -184,9 +191,9 @@ class Uploader:
             ended = self._ended.wait(_UPLOAD_EVERY_S)
             try:
                 sync_metrics(self._comparison, known)
-                if ended:
+                if ended and self._statuses:
                     set_status(self._comparison, self._statuses)
-                self._failed = False
+                self._failed, self._complete = False, ended
             except DmmaError as error:
                 if not self._failed:
                     _log.warning("%s Training goes on; metrics.jsonl has everything.", error)
@@ -204,20 +211,25 @@ def _server(run_uri: str) -> Iterator["MlflowClient"]:
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     uri = tracking_uri_for(run_uri)
-    if uri.startswith("sqlite:///"):
-        os.makedirs(os.path.dirname(uri.removeprefix("sqlite:///")) or ".", exist_ok=True)
     try:
+        if uri.startswith("sqlite:///"):
+            os.makedirs(os.path.dirname(uri.removeprefix("sqlite:///")) or ".", exist_ok=True)
         yield mlflow.MlflowClient(tracking_uri=uri)
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"MLflow at {uri} did not take what was sent ({str(error).splitlines()[0][:200]}).",
+            f"MLflow at {without_password(uri)} did not take what was sent ({_first_line(error, uri)}).",
             remedy="Start the server, or unset MLFLOW_TRACKING_URI.",
         ) from error
 
 
+def _first_line(error: Exception, uri: str) -> str:
+    text = next(iter(str(error).splitlines()), type(error).__name__)
+    return text.replace(uri, without_password(uri))[:200]
+
+
 def _ensure_runs(client: "MlflowClient", comparison: Comparison) -> dict[str, Any]:
     """Experiment, parent and child runs of a comparison, made where the server lacks them. Their ids are remembered."""
-    ids_uri, uri = paths.join(comparison.uri, IDS), tracking_uri_for(comparison.uri)
+    ids_uri, uri = paths.join(comparison.uri, IDS), without_password(tracking_uri_for(comparison.uri))
     ids: dict[str, Any] = paths.read_json(ids_uri) if paths.exists(ids_uri) else {}
     if ids.get("tracking_uri") == uri and ids.get("key") == comparison.key and set(comparison.arms) <= set(ids["arms"]):
         return ids

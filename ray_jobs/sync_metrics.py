@@ -8,7 +8,7 @@ from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import RunFolder
 from ray_jobs.job import Job
-from ray_jobs.reporting import Comparison, sync_metrics, tracking_uri_for
+from ray_jobs.reporting import Comparison, sync_metrics, tracking_uri_for, without_password
 
 _log = logging.getLogger(__name__)
 
@@ -18,13 +18,15 @@ def plan(config: SyncMetricsConfig) -> Sequence[str]:
     comparison = Comparison.read(config.run_uri)
     counts = {arm: len(read_metrics(RunFolder(paths.join(config.run_uri, arm)).metrics)) for arm in comparison.arms}
     found = ", ".join(f"{count} points of {arm}" for arm, count in counts.items())
-    return [f"Compare {found} with MLflow at {tracking_uri_for(config.run_uri)} and upload what is missing."]
+    return [
+        f"Compare {found} with MLflow at {without_password(tracking_uri_for(config.run_uri))} and upload what is missing."
+    ]
 
 
 def run(config: SyncMetricsConfig) -> None:
     """Upload what is missing. Raises TrackingError where the server does not answer."""
     uploaded = sync_metrics(Comparison.read(paths.absolute(config.run_uri)))
-    _log.info("%d values were uploaded to %s.", uploaded, tracking_uri_for(config.run_uri))
+    _log.info("%d values were uploaded to %s.", uploaded, without_password(tracking_uri_for(config.run_uri)))
 
 
 JOB = Job(

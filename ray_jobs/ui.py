@@ -17,7 +17,7 @@ from dmma_core.errors import DmmaError, StorageError
 from dmma_core.job_configs import UiConfig
 from dmma_core.storage import paths
 from ray_jobs.job import Job
-from ray_jobs.reporting import IDS, local_mlflow_folder, tracking_uri_for
+from ray_jobs.reporting import IDS, local_mlflow_folder, tracking_uri_for, without_password
 
 _log = logging.getLogger(__name__)
 _START_LIMIT_S = 180.0
@@ -27,7 +27,7 @@ def plan(config: UiConfig) -> Sequence[str]:
     """Check that there is something to show."""
     uri = tracking_uri_for(config.run_uri)
     _require_database(uri)
-    return [f"Show {config.run_uri} from {uri} at {_base_url(config, uri)}."]
+    return [f"Show {config.run_uri} from {without_password(uri)} at {_base_url(config, uri)}."]
 
 
 def run(config: UiConfig) -> None:
@@ -67,6 +67,7 @@ def mlflow_server(tracking_uri: str, folder: str, port: int) -> Iterator[subproc
     command += ["--backend-store-uri", tracking_uri, "--artifacts-destination", f"{folder}/artifacts"]
     # Without job execution MLflow starts 2 processes instead of 10.
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    os.makedirs(folder, exist_ok=True)
     log_path = os.path.join(folder, "server.log")
     with open(log_path, "wb") as log:
         server = subprocess.Popen(
@@ -106,7 +107,11 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str, log_path: 
 
 
 def _base_url(config: UiConfig, tracking_uri: str) -> str:
-    return tracking_uri.rstrip("/") if tracking_uri.startswith("http") else f"http://127.0.0.1:{config.port}"
+    return (
+        without_password(tracking_uri).rstrip("/")
+        if tracking_uri.startswith("http")
+        else f"http://127.0.0.1:{config.port}"
+    )
 
 
 def _require_database(tracking_uri: str) -> None:

@@ -4,6 +4,7 @@ Knows neither Ray nor MLflow: batches come in as an iterator, everything that le
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -58,8 +59,8 @@ def run_training(
 ) -> bool:
     """Train from `state` up to `config.num_steps`; False if it was asked to stop before.
 
-    `batches`, with their random draws, are on the workers' device and start at sample `state.samples`. Raises TrainingError where loss or gradient is not finite: the
-    weights are then those of the step before, and every checkpoint is untouched.
+    `batches`, with their random draws, are on the workers' device and start at sample `state.samples`. Raises
+    TrainingError where a loss or the gradient is not finite: every checkpoint is then untouched.
     """
     started_s = time.monotonic() - state.wall_s
     interval, saved_step, stopped = _Interval(), state.step if state.step else None, False
@@ -69,15 +70,22 @@ def run_training(
         counters: Point = {"step": state.step, "samples": state.samples, "wall_s": round(state.wall_s, 3)}
         events.log({**counters, "unix_s": round(time.time(), 3), **values})
 
+    def log_validation() -> None:
+        loss = validate()
+        if not math.isfinite(loss):
+            raise _diverged(f"validation loss {loss}", state, saved_step, step.optim.learning_rate)
+        log({"val/loss": loss})
+
     if state.step == 0:
-        log({"val/loss": validate()})
+        log_validation()
     while state.step < config.num_steps and not stopped:
         begun_s = time.monotonic()
         batch, draws = next(batches)
         interval.waited_s += time.monotonic() - begun_s
         result = step(batch, draws, state.step)
         if not result.is_finite:
-            raise _not_finite(result, state, saved_step)
+            found = f"loss {result.loss}, gradient norm {result.grad_norm}"
+            raise _diverged(found, state, saved_step, result.learning_rate)
         state.step += 1
         state.samples += config.batch_size
         state.ema.update(dict(state.model.named_parameters()))
@@ -92,7 +100,7 @@ def run_training(
         if state.step % snapshot_every == 0:
             events.save_snapshot(state)
         if state.step % config.validate_every == 0 or is_last:
-            log({"val/loss": validate()})
+            log_validation()
         stopped = workers.any(events.should_stop()) and not is_last
         if state.step % config.checkpoint_every == 0 or is_last or stopped:
             state.wall_s = time.monotonic() - started_s
@@ -118,11 +126,10 @@ def _training_values(interval: _Interval, last: StepResult, workers: Workers) ->
     return values
 
 
-def _not_finite(result: StepResult, state: TrainingState, saved_step: int | None) -> TrainingError:
+def _diverged(found: str, state: TrainingState, saved_step: int | None, rate: float) -> TrainingError:
     kept = f"The checkpoint of step {saved_step} is intact." if saved_step else "No checkpoint had been written yet."
     return TrainingError(
-        f"Training diverged in step {state.step} (sample {state.samples}): loss {result.loss}, gradient norm "
-        f"{result.grad_norm}, learning rate {result.learning_rate:.3g}. {kept}",
-        remedy=f"Run again with a lower optim.learning_rate (for example {result.learning_rate / 2:.2g}) or a longer "
+        f"Training diverged in step {state.step} (sample {state.samples}): {found}, learning rate {rate:.3g}. {kept}",
+        remedy=f"Run again with a lower optim.learning_rate (for example {rate / 2:.2g}) or a longer "
         "schedule.warmup_steps; if it returns at the same sample, look at that clip's features.",
     )

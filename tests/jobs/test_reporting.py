@@ -12,7 +12,15 @@ from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import MetricsLog
 from helpers.features import write_feature_set
 from ray_jobs import ui
-from ray_jobs.reporting import Comparison, Uploader, local_mlflow_folder, set_status, sync_metrics, tracking_uri_for
+from ray_jobs.reporting import (
+    Comparison,
+    Uploader,
+    local_mlflow_folder,
+    set_status,
+    sync_metrics,
+    tracking_uri_for,
+    without_password,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +74,25 @@ def test_a_changed_setting_becomes_a_tag(comparison: Comparison, tmp_path: Path)
     client = MlflowClient(tracking_uri=tracking_uri_for(comparison.uri))
     run = client.get_run(paths.read_json(f"{comparison.uri}/mlflow.json")["arms"]["depth"])
     assert (run.data.params["loop.num_steps"], run.data.tags["now.loop.num_steps"]) == ("4", "9")
+
+
+def test_passwords_of_a_tracking_server_are_never_shown(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:secret@127.0.0.1:9/mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(DmmaError, match=r"MLflow at http://127\.0\.0\.1:9/mlflow did not take") as caught:
+        sync_metrics(comparison)
+    assert "secret" not in str(caught.value)
+    assert without_password("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
+
+
+def test_an_upload_that_broke_off_is_said(comparison: Comparison, caplog: pytest.LogCaptureFixture) -> None:
+    folder = Path(local_mlflow_folder(comparison.uri))
+    folder.write_bytes(b"")  # a file where the database's folder would be
+    with Uploader(comparison, patience_s=60.0) as uploader:
+        uploader.finish({"baseline": "FINISHED"})
+    assert "dmma sync-metrics" in caplog.text
 
 
 @pytest.fixture
