@@ -142,6 +142,10 @@ class UiConfig:
     port: int = 5000
     open_browser: bool = True
 
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise ConfigError(f"port is {self.port}.", remedy="Use a number from 1 to 65535.")
+
 
 @dataclass(frozen=True)
 class GenerateConfig:
@@ -171,6 +175,13 @@ class GenerateConfig:
             raise ConfigError(f"audio_format is {self.audio_format!r}.", remedy="Use flac or wav.")
         if self.weights not in {"ema", "model"}:
             raise ConfigError(f"weights is {self.weights!r}.", remedy="Use ema or model.")
+        if self.batch_size < 1 or (self.max_clips is not None and self.max_clips < 1) or self.start_s < 0:
+            raise ConfigError(
+                f"batch_size is {self.batch_size}, max_clips {self.max_clips}, start_s {self.start_s}.",
+                remedy="Give counts of 1 or more and a start of 0 or more.",
+            )
+        if self.prompt and not self.video:
+            raise ConfigError("A prompt is given without a video.", remedy="Clips of a split have their own captions.")
 
 
 @dataclass(frozen=True)
@@ -220,6 +231,10 @@ class DemoConfig:
     num_clips: int = 240
     num_steps: int | None = None
     work_uri: str = "demo-output"
+
+    def __post_init__(self) -> None:
+        if self.captions and not self.clips:
+            raise ConfigError("Captions are given without clips.", remedy="Give the folder of videos as clips=….")
 
 
 @dataclass(frozen=True)

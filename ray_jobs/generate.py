@@ -10,7 +10,7 @@ from typing import Any
 
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.manifest import Clip
-from dmma_core.errors import ConfigError
+from dmma_core.errors import ConfigError, MediaError
 from dmma_core.generation.pipeline import GenerationFolder, SoundMaker, generation_plan, write_sounds
 from dmma_core.generation.single import clip_of_video, features_of_clip
 from dmma_core.job_configs import GenerateConfig
@@ -47,6 +47,12 @@ def run(config: GenerateConfig) -> None:
             shown.advance()
     folder.complete([clip.clip_id for clip in clips], failures)
     print(f"{len(clips) - len(failures)} sounds in {folder.uri}; {len(failures)} failures (failures.parquet).")
+    if len(failures) == len(clips):
+        raise MediaError(
+            f"Not one of the {len(clips)} sounds could be made; the first: {failures[0].detail}",
+            reason=failures[0].reason,
+            remedy="Mend the cause, then run the same command again.",
+        )
 
 
 def _maker(config: GenerateConfig) -> SoundMaker:

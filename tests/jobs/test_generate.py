@@ -78,6 +78,8 @@ def test_settings_that_cannot_work_are_sentences(run_uri: str, video: str, capsy
         ([video, "--run", run_uri, "sampling.guidance=-1"], "guidance scale is negative"),
         ([video, "--run", run_uri, "start_s=1.5"], "ends"),
         (["--run", run_uri], "either a video or features_uri"),
+        (["--run", run_uri, "--prompt", "a bell"], "without a video"),
+        ([video, "--run", run_uri, "batch_size=0"], "batch_size is 0"),
         ([video, "--run", f"{run_uri}-absent"], "no complete checkpoint"),
     ):
         assert generate.JOB.main(settings) != 0
