@@ -67,6 +67,7 @@ def test_every_job_runs_on_a_cluster_it_was_submitted_to(node: HeadNode, tmp_pat
 
 
 def test_a_submitted_job_that_fails_says_why(node: HeadNode, tmp_path: Path) -> None:
-    done = node.submit("ray_jobs.extract", "--config", "tiny", f"manifest_uri={tmp_path}/absent")
+    out = f"out_uri={tmp_path}/features"
+    done = node.submit("ray_jobs.extract", "--config", "tiny", f"manifest_uri={tmp_path}/absent", out)
     assert done.returncode != 0
     assert "has no MANIFEST.json" in done.stdout + done.stderr
