@@ -62,6 +62,9 @@ def test_three_updates(name: str) -> None:
     assert result.is_finite
     assert result.loss == pytest.approx(float(file["mean_loss"]), rel=tolerance)
     assert result.grad_norm == pytest.approx(float(file["total_grad_norm"]), rel=tolerance)
+    gradients = {key: torch.zeros_like(value) for key, value in before.items()}
+    gradients |= {key: value.grad.clone() for key, value in model.named_parameters() if value.grad is not None}
+    gradients = state_to_official(gradients, model.config)
     for _ in range(published["steps"] - 1):
         optimizer.step()  # the published figures re-use the clipped gradient
 
@@ -73,6 +76,10 @@ def test_three_updates(name: str) -> None:
     for key in file.names():
         if key.startswith("adamw3_delta."):
             name, expected = key.removeprefix("adamw3_delta."), file[key]
-            # A change of 3e-4 is the difference of two float32 weights: each of three updates rounds them.
+            # A change of 3e-4 is the difference of two float32 weights: each of three updates rounds them. AdamW divides
+            # a gradient by its own size, so an element's change takes over its gradient's relative error.
             rounding = 4 * 2**-23 * weights[name].abs().max()
-            assert (after[name] - weights[name] - expected).abs().max() <= 2e-5 * expected.abs().max() + rounding, key
+            size = gradients[name].abs()
+            relative = (tolerance * size.max() / size.clamp_min(1e-30)).clamp_max(1.0)
+            allowed = 2e-5 * expected.abs().max() + rounding + relative * expected.abs()
+            assert ((after[name] - weights[name] - expected).abs() <= allowed).all(), key

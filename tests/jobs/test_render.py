@@ -53,7 +53,7 @@ def test_another_seed_in_the_same_folder_is_refused(
 
 def test_dry_run_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert JOB.main(["--config", "tiny", "--dry-run", f"out_uri={tmp_path}/new"]) == 0
-    assert "Render 192 clips" in capsys.readouterr().out
+    assert "Render 240 clips" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.*"))
     assert JOB.main([f"out_uri={tmp_path}", "scenes.width=31"]) == 2
     assert "width is 31" in capsys.readouterr().err
