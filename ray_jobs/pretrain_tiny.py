@@ -35,7 +35,8 @@ def plan(config: PretrainTinyConfig) -> Sequence[str]:
 def run(config: PretrainTinyConfig) -> None:
     sizes, started_s = config.pretraining, time.monotonic()
     encoders_folder, tagger_folder = _folders(config)
-    seen, unseen = _render(sizes.seed, sizes.num_clips), _render(sizes.seed + 1, sizes.num_unseen_clips)
+    seen = _render(sizes.seed, sizes.num_clips)
+    unseen = _render(sizes.unseen_seed, sizes.num_unseen_clips)
     torch.set_num_threads(config.num_threads)
     depth = rounded_to_half(train_depth(seen, sizes))
     figures = {"depth": depth_figures(depth, unseen, seen)}

@@ -7,15 +7,16 @@ from dmma_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """Sizes of the pre-training. Clips are rendered from `seed` for training and `seed + 1` for the figures."""
+    """Sizes of the pre-training. Clips are rendered from `seed` for training and `unseen_seed` for the figures."""
 
     seed: int = 100
+    unseen_seed: int = 90_210
     num_clips: int = 1000
-    num_unseen_clips: int = 160
+    num_unseen_clips: int = 240
     num_tagger_clips: int = 800
     num_depth_steps: int = 700
     num_text_steps: int = 300
-    num_clip_steps: int = 1800
+    num_clip_steps: int = 3000
     num_tagger_steps: int = 300
     depth_batch_size: int = 16
     clip_batch_size: int = 32
@@ -26,6 +27,10 @@ class PretrainingConfig:
         for name, value in vars(self).items():
             if value <= 0:
                 raise ConfigError(f"{name} is {value}.", remedy="Use a positive number.")
+        if self.unseen_seed == self.seed:
+            raise ConfigError(
+                f"unseen_seed is {self.unseen_seed}, as seed.", remedy="Use another: these clips are new."
+            )
         if self.num_tagger_clips > self.num_clips:
             raise ConfigError(
                 f"num_tagger_clips is {self.num_tagger_clips}, above num_clips {self.num_clips}.",
