@@ -16,7 +16,7 @@ help:
 	@echo "make demo               the whole chain on rendered clips, ends with the comparison of baseline and depth"
 	@echo "make demo CLIPS=folder  the same on your own videos"
 	@echo "make check              lint, types, import law, every shipped YAML"
-	@echo "make test               make check, then all tests"
+	@echo "make test               make check, then all other tests"
 	@echo "make bench              the figures of docs/performance.md"
 
 setup: .venv/ready-$(TORCH)
@@ -44,7 +44,7 @@ check: setup
 	$(BIN)/pytest -q tests/contracts
 
 test: check
-	$(BIN)/pytest --durations=15
+	$(BIN)/pytest --durations=15 --ignore tests/contracts
 
 bench: setup
 	$(BIN)/python benchmarks/chain.py

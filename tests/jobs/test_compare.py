@@ -41,7 +41,9 @@ def test_compare_writes_tables_and_page(reports: Path, capsys: pytest.CaptureFix
     assert (reports / "comparison" / "table.md").read_text() in printed
     assert len(table["clip_ids"]) == 8
     assert page.count("data:video/mp4;base64,") == 3
-    assert len(list((reports / "comparison" / "sounds").glob("*.wav"))) == 3
+    sounds = reports / "comparison" / "sounds"
+    assert len(list(sounds.glob("*.wav"))) == 3
+    assert all(path.with_suffix(".png").read_bytes().startswith(b"\x89PNG") for path in sounds.glob("*.wav"))
     assert "The loss curves are not shown" in page, "the made runs logged no losses"
 
 

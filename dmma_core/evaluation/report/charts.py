@@ -11,7 +11,7 @@ from dmma_core.evaluation.report.curves import Curve
 from dmma_core.evaluation.report.svg import FIRST, INK, LINE, MUTED, SECOND, TRUTH, new_figure, quiet_axes, svg_of
 
 Float = NDArray[np.floating]
-_RANGE_DB = 70.0
+RANGE_DB = 70.0
 _SMOOTHING_POINTS = 60
 
 
@@ -75,7 +75,7 @@ def spectrogram_chart(level_db_MF: Float, top_db: float, duration_s: float, desc
         origin="lower",
         aspect="auto",
         cmap="magma",
-        vmin=top_db - _RANGE_DB,
+        vmin=top_db - RANGE_DB,
         vmax=top_db,
         extent=(0, duration_s, 0, len(level_db_MF)),
         interpolation="nearest",

@@ -18,7 +18,7 @@ from dmma_core.evaluation.evaluate import known_scenes
 from dmma_core.evaluation.measure import RATE_HZ, KnownScene, clip_levels_dbfs
 from dmma_core.evaluation.metrics.distance import heard_distances_m
 from dmma_core.evaluation.metrics.log_mel import log_mel_levels_db
-from dmma_core.evaluation.report.charts import level_chart, spectrogram_chart
+from dmma_core.evaluation.report.charts import RANGE_DB, level_chart, spectrogram_chart
 from dmma_core.evaluation.report_file import Report
 from dmma_core.storage import media, paths
 from dmma_core.storage.media.source import open_media
@@ -73,7 +73,10 @@ def make_examples(first: Report, second: Report, rows: Sequence[int], depth_of: 
 
 
 def write_example_sounds(first: Report, second: Report, rows: Sequence[int], folder_uri: str) -> None:
-    """Write the chosen clips' three sounds as `<clip_id>.<ground_truth or arm>.wav`, to be heard outside the page."""
+    """Write the chosen clips' three sounds, and their spectrograms on one scale, for those who do not open the page.
+
+    Files: `<clip_id>.<ground_truth or arm>.wav` and the same with `.png` (log-mel, 0 to 8 kHz upwards, brightest is loudest).
+    """
     for row in rows:
         a, b = first.record["rows"][row], second.record["rows"][row]
         sources = {
@@ -81,9 +84,22 @@ def write_example_sounds(first: Report, second: Report, rows: Sequence[int], fol
             first.arm: (a["sound_uri"], 0.0),
             second.arm: (b["sound_uri"], 0.0),
         }
-        for side, (uri, start_s) in sources.items():
-            audio_A = media.decode_audio(uri, RATE_HZ, start_s, a["duration_s"])
-            media.write_audio(paths.join(folder_uri, f"{a['clip_id']}.{side}.wav"), audio_A, RATE_HZ)
+        sounds = {
+            side: media.decode_audio(uri, RATE_HZ, start_s, a["duration_s"]) for side, (uri, start_s) in sources.items()
+        }
+        spectrograms = {side: log_mel_levels_db(audio_A) for side, audio_A in sounds.items()}
+        top_db = max(float(levels_MF.max()) for levels_MF in spectrograms.values())
+        for side, audio_A in sounds.items():
+            name = paths.join(folder_uri, f"{a['clip_id']}.{side}")
+            media.write_audio(f"{name}.wav", audio_A, RATE_HZ)
+            paths.write_bytes(f"{name}.png", _spectrogram_png(spectrograms[side], top_db))
+
+
+def _spectrogram_png(level_db_MF: NDArray[np.floating], top_db: float) -> bytes:
+    enlarged = level_db_MF[::-1].repeat(3, axis=0).repeat(3, axis=1)  # 3x3 pixels a cell
+    buffer = io.BytesIO()
+    imsave(buffer, enlarged, cmap="magma", vmin=top_db - RANGE_DB, vmax=top_db, format="png")
+    return buffer.getvalue()
 
 
 def _example(
