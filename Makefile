@@ -47,7 +47,7 @@ test: check
 	$(BIN)/pytest --durations=15 --ignore tests/contracts
 
 bench: setup
-	$(BIN)/python benchmarks/chain.py
+	$(BIN)/python -m benchmarks.chain
 
 clean:
 	rm -rf .venv

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from benchmarks.networks import median_ratio, report, require_equal, timed_in_turns
+from benchmarks.figure import figure
+from benchmarks.networks import median_ratio, require_equal, timed_in_turns
 from benchmarks.vocoder_plain import PlainBigVgan
 from dmma_core.models.audio_codec.bigvgan import BigVgan, BigVganConfig
 from dmma_core.models.audio_codec.mmaudio_codec import MODES
@@ -75,10 +76,10 @@ def benchmark_vocoder(mode: str, measured_s: float, rounds: int, clock: Callable
     taken = timed_in_turns(runs, rounds, clock)
     for name, values in taken.items():
         unit = f"s for {CLIP_S:g} s of sound (measured on {measured_s:g} s)"
-        report(f"vocoder {mode} {name}", scale * statistics.median(values), unit)
-    report(f"vocoder {mode} speed-up", median_ratio(taken["plain"], taken["own"]), "times")
+        figure(f"vocoder {mode} {name}", scale * statistics.median(values), unit)
+    figure(f"vocoder {mode} speed-up", median_ratio(taken["plain"], taken["own"]), "times")
     speedup = median_ratio(taken["plain"], taken["own compiled"])
-    report(f"vocoder {mode} speed-up with compiled activations", speedup, "times", VOCODER_BAR)
+    figure(f"vocoder {mode} speed-up with compiled activations", speedup, "times", VOCODER_BAR)
 
 
 @torch.inference_mode()
@@ -90,7 +91,7 @@ def benchmark_vae(mode: str, rounds: int, clock: Callable[[], float]) -> None:
     log_mel_BFM = torch.randn(1, 2 * latent_length, config.vae.num_mels)
     runs = {"encode": lambda: vae.encode(log_mel_BFM), "decode": lambda: vae.decode(latent_BLC)}
     for name, values in timed_in_turns(runs, rounds, clock).items():
-        report(f"VAE {mode} {name}", statistics.median(values), f"s for {CLIP_S:g} s of sound")
+        figure(f"VAE {mode} {name}", statistics.median(values), f"s for {CLIP_S:g} s of sound")
 
 
 def benchmark_tiny(rounds: int, clock: Callable[[], float]) -> None:
@@ -100,7 +101,7 @@ def benchmark_tiny(rounds: int, clock: Callable[[], float]) -> None:
     runs = {"encode": lambda: codec.encode(wave_BA), "decode": lambda: codec.decode(latent_BLC)}
     for name, values in timed_in_turns(runs, rounds, clock).items():
         unit = f"s for {TINY_CLIP_S:g} s of sound"
-        report(f"tiny codec {name}", statistics.median(values), unit, TINY_BAR_S, at_most=True)
+        figure(f"tiny codec {name}", statistics.median(values), unit, TINY_BAR_S, at_most=True)
 
 
 def main() -> None:

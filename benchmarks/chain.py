@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from figure import figure
+
+from benchmarks.figure import figure
 
 MIB = 1 << 20
 _SAMPLE_S = 0.5
@@ -70,7 +71,7 @@ def report(work: Path, peak_mib: float) -> bool:
     name = next(path.name for path in (work / "runs").iterdir())
     seconds = json.loads((work / "seconds.json").read_text())
     features = json.loads((work / "features" / name / "FEATURES.json").read_text())
-    ok = figure("demo", sum(seconds.values()), "s", "<=480")
+    ok = figure("demo", sum(seconds.values()), "s", 480, at_most=True)
     for step, value in seconds.items():
         figure(f"{step}_seconds", value, "s")
     for step in ("render", "extract"):
@@ -82,9 +83,9 @@ def report(work: Path, peak_mib: float) -> bool:
         rates[arm] = median(point["train/samples_per_s"] for point in points if "train/samples_per_s" in point)
         losses = [point["val/loss"] for point in points if "val/loss" in point]
         figure(f"train_rate_{arm}", rates[arm], "samples/s")
-        ok &= figure(f"validation_loss_drop_{arm}", 1 - losses[-1] / losses[0], "of the first", ">=0.3")
+        ok &= figure(f"validation_loss_drop_{arm}", 1 - losses[-1] / losses[0], "of the first", 0.3)
     figure("train_rate_depth_over_baseline", rates["depth"] / rates["baseline"], "ratio")
-    return figure("largest_process", peak_mib, "MiB", "<=4096") and ok
+    return figure("largest_process", peak_mib, "MiB", 4096, at_most=True) and ok
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ median of the rounds' ratios. Every result is compared with the yardstick's befo
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from benchmarks.figure import figure
 from benchmarks.plain_mmdit import PlainMMDiT
 from dmma_core.flow.guidance import guidance_weights, guided_velocity
 from dmma_core.flow.solver import integrate
@@ -29,12 +29,6 @@ from dmma_core.models.tiled_convolution import tiled_convolutions
 
 GUIDANCE, NUM_STEPS = 4.5, 25
 TRAINING_BAR, SAMPLING_BAR, DEPTH_BAR = 1.2, 1.5, 1.03
-
-
-def report(name: str, value: float, unit: str, bar: float | None = None, at_most: bool = False) -> None:
-    """One JSON line; `ok` says whether the value reaches the bar (or stays below it)."""
-    ok = None if bar is None else value <= bar if at_most else value >= bar
-    print(json.dumps({"name": name, "value": round(value, 4), "unit": unit, "bar": bar, "ok": ok}), flush=True)
 
 
 def random_features(config: MMDiTConfig, batch_size: int) -> ConditionFeatures:
@@ -143,13 +137,13 @@ def benchmark(kind: str, preset: str, batch_size: int, rounds: int, clock: Calla
     unit = f"s ({'forward+backward, batch ' + str(size) if training else '25 steps with guidance, batch 1'}, {preset})"
     taken = timed_in_turns(runs, rounds, clock)
     for name, values in taken.items():
-        report(f"{kind} {name}", statistics.median(values), unit)
+        figure(f"{kind} {name}", statistics.median(values), unit)
     bar = TRAINING_BAR if training else SAMPLING_BAR
     for label in ("baseline", "deepmmaudio"):
         speedup = median_ratio(taken[f"plain {label}"], taken[f"own {label}"])
-        report(f"{kind} speed-up {label}", speedup, "times", bar)
+        figure(f"{kind} speed-up {label}", speedup, "times", bar)
     cost = median_ratio(taken["own depth"], taken["own baseline"])
-    report(f"{kind} depth arm over baseline", cost, "times", DEPTH_BAR, at_most=True)
+    figure(f"{kind} depth arm over baseline", cost, "times", DEPTH_BAR, at_most=True)
 
 
 def _run(
