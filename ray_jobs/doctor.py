@@ -10,8 +10,6 @@ import os
 import platform
 import shutil
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,11 @@ from dmma_core.encoders.bundle import load_bundle
 from dmma_core.errors import DmmaError
 from dmma_core.log import setup_logging
 from dmma_core.storage import media, paths
-from ray_jobs.reporting import without_password
+from ray_jobs.reporting import require_tracking_server, without_password
 
 GIB = 1 << 30
 _MINIMUM_MEMORY_GIB = 7
 _MINIMUM_DISK_GIB = 5
-_TIMEOUT_S = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,17 +125,10 @@ def _ray() -> str:
 
 def _mlflow() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not uri.startswith("http"):
-        return f"results go to {without_password(uri) or 'a SQLite file beside the runs'}; `dmma ui` opens it"
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_S) as answer:  # noqa: S310
-            answer.read()
-    except (urllib.error.URLError, OSError) as error:
-        raise DmmaError(
-            f"MLFLOW_TRACKING_URI={without_password(uri)} does not answer ({error}).",
-            remedy="Start the server, or unset the variable; training goes on without it and `dmma sync-metrics` uploads later.",
-        ) from error
-    return f"{without_password(uri)} answers"
+    require_tracking_server(uri)
+    if uri.startswith("http"):
+        return f"{without_password(uri)} answers"
+    return f"results go to {without_password(uri) or 'a SQLite file beside the runs'}; `dmma ui` opens it"
 
 
 def _storage(uri: str) -> str:

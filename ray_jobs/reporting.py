@@ -13,6 +13,8 @@ import logging
 import os
 import tempfile
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +31,7 @@ from dmma_core.storage.run_folder import RunFolder
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_HEALTH_TIMEOUT_S = 5
 DESCRIPTION = "comparison.json"
 IDS = "mlflow.json"
 _log = logging.getLogger(__name__)
@@ -99,6 +102,20 @@ def without_password(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def require_tracking_server(uri: str) -> None:
+    """Raise DmmaError unless the tracking server at `uri` answers; files and databases need none."""
+    if not uri.startswith("http"):
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_S) as answer:  # noqa: S310
+            answer.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise DmmaError(
+            f"MLflow at {without_password(uri)} does not answer ({error}).",
+            remedy="Start it, or unset MLFLOW_TRACKING_URI; training goes on without it, `dmma sync-metrics` uploads later.",
+        ) from error
 
 
 def local_mlflow_folder(run_uri: str) -> str:

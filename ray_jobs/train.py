@@ -19,7 +19,7 @@ from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
 from dmma_core.training.latent_statistics import LatentStatistics, stored_latent_statistics
 from ray_jobs.arms import Resources, stop_on_signal, train_arms
 from ray_jobs.job import Job
-from ray_jobs.reporting import Comparison, Uploader, tracking_uri_for, without_password
+from ray_jobs.reporting import Comparison, Uploader, require_tracking_server, tracking_uri_for, without_password
 from ray_jobs.runtime import connect
 
 LATENT_STATISTICS = "latent_statistics.json"
@@ -31,6 +31,8 @@ def plan(config: TrainConfig) -> Sequence[str]:
     store = FeatureStore(config.features_uri)
     check_features(store, config.loop.batch_size, config.num_workers)
     paths.check_writable(config.run_uri)
+    if config.mlflow:
+        require_tracking_server(tracking_uri_for(config.run_uri))
     mlflow = f" and to MLflow at {without_password(tracking_uri_for(config.run_uri))}" if config.mlflow else ""
     lines = [
         f"Train on {len(store.rows_of_split('train'))} clips of {config.features_uri}, "

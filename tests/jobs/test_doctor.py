@@ -27,7 +27,7 @@ def test_every_check_passes_or_says_what_to_do(
     failed = [line for line in lines if line.startswith("FAIL")]
     assert num_failed == len(failed) >= 2
     assert len(lines) == 12
-    assert any("MLflow: MLFLOW_TRACKING_URI=http://127.0.0.1:9 does not answer" in line for line in failed)
+    assert any("MLflow: MLflow at http://127.0.0.1:9 does not answer" in line for line in failed)
     assert any("below" in line for line in failed)
 
 

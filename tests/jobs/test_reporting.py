@@ -16,6 +16,7 @@ from ray_jobs.reporting import (
     Comparison,
     Uploader,
     local_mlflow_folder,
+    require_tracking_server,
     set_status,
     sync_metrics,
     tracking_uri_for,
@@ -153,3 +154,9 @@ def test_ui_serves_the_comparison_and_ends(comparison: Comparison) -> None:
 def test_ui_without_results_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ui.JOB.main([str(tmp_path / "runs" / "none")]) == 1
     assert "There is no MLflow database" in capsys.readouterr().err
+
+
+def test_a_tracking_server_that_does_not_answer_is_a_sentence_without_its_password() -> None:
+    require_tracking_server("sqlite:////tmp/x.db")
+    with pytest.raises(DmmaError, match="MLflow at http://127.0.0.1:9 does not answer"):
+        require_tracking_server("http://me:secret@127.0.0.1:9")
