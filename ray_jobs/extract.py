@@ -154,7 +154,10 @@ def _encoded(
     actors = {
         "batch_size": None,
         "batch_format": "pyarrow",
-        "compute": ray.data.ActorPoolStrategy(size=pool.size),
+        # Alone in flight, a deadly clip takes no other down with its actor.
+        "compute": ray.data.ActorPoolStrategy(
+            size=pool.size, max_tasks_in_flight_per_actor=1 if tolerate_deaths else None
+        ),
         "max_restarts": -1,
         "max_task_retries": 1,  # Ray Data's default, for ever, would hang on a file that kills its decoder
         **pool.resources,
