@@ -125,7 +125,8 @@ def read_truth(uri: str) -> dict[str, SceneTruth]:
     """Truth by clip id, from `truth.parquet` or the folder that holds it. Raises SchemaError for another file."""
     file_uri = uri if uri.endswith(".parquet") else paths.join(uri, TRUTH)
     try:
-        table = pq.read_table(io.BytesIO(paths.read_bytes(file_uri)))
+        # Without Arrow's threads: with them, processes that ended soon afterwards were aborted at exit now and then.
+        table = pq.ParquetFile(io.BytesIO(paths.read_bytes(file_uri)), pre_buffer=False).read(use_threads=False)
     except pa.ArrowException as error:
         raise SchemaError(
             f"{file_uri} is no readable Parquet file ({error}).", remedy="Render the clips again."
