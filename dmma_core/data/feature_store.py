@@ -26,6 +26,7 @@ from dmma_core.data.manifest import Clip, Manifest, Rejected, read_marker, write
 from dmma_core.errors import IncompleteError, SchemaError, StorageError
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths
+from dmma_core.storage.parquet import open_parquet, read_table
 from dmma_core.tensors import Array
 
 MARKER = "FEATURES.json"
@@ -188,14 +189,14 @@ class FeatureStore:
             rows = file.metadata.row_group(group).num_rows
             self._row_group += [(len(self._files), group, offset) for offset in range(rows)]
         columns = [name for name in file.schema_arrow.names if name not in TENSORS]
-        self.clips += [Clip(**row) for row in file.read(columns=columns).to_pylist()]
+        self.clips += [Clip(**row) for row in file.read(columns=columns, use_threads=False).to_pylist()]
         self._files.append(file)
 
     def _read_captions(self, sha256: str) -> dict[str, Array]:
         data = paths.read_bytes(paths.join(self.uri, CAPTIONS))
         if _sha256(data) != sha256:
             raise StorageError(f"{self.uri}/{CAPTIONS} differs from its recorded sha256.", remedy="Extract again.")
-        table = pq.read_table(io.BytesIO(data))
+        table = read_table(data)
         values = (self.schema.text.from_bytes(value.as_buffer()) for value in table[self.schema.text.name])
         return dict(zip(table["caption_id"].to_pylist(), values, strict=True))
 
@@ -205,7 +206,7 @@ class FeatureStore:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-            table = self._files[file].read_row_group(group, columns=list(TENSORS))
+            table = self._files[file].read_row_group(group, columns=list(TENSORS), use_threads=False)
             self._cache[key] = table
             self._cached_bytes += table.nbytes
             while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
@@ -216,10 +217,10 @@ class FeatureStore:
 def _open_parquet(uri: str) -> pq.ParquetFile:
     filesystem, path = paths.arrow_filesystem_of(uri)
     if paths.is_remote(uri):
-        return pq.ParquetFile(io.BytesIO(paths.read_bytes(uri)))
+        return open_parquet(paths.read_bytes(uri))
     if not paths.exists(uri):
         raise StorageError(f"There is no {uri}.", remedy="Run `dmma extract` again.")
-    return pq.ParquetFile(filesystem.open_input_file(path))
+    return open_parquet(filesystem.open_input_file(path))
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from dmma_core.errors import IncompleteError, SchemaError, StorageError
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths
+from dmma_core.storage.parquet import read_table_at
 
 SCHEMA_VERSION = 1
 MARKER = "MANIFEST.json"
@@ -81,7 +82,7 @@ def write_rows(uri: str, row_class: type, rows: Sequence[Any]) -> None:
 def read_rows(uri: str, row_class: type) -> list[Any]:
     """Read back what `write_rows` wrote. Raises SchemaError where the columns differ, StorageError for a damaged file."""
     try:
-        table = pq.read_table(io.BytesIO(paths.read_bytes(uri)))
+        table = read_table_at(uri)
     except (pa.ArrowInvalid, OSError) as error:
         raise StorageError(f"{uri} is damaged ({error}).", remedy="Run the job that writes it again.") from error
     if missing := {f.name for f in fields(row_class)} - set(table.column_names):

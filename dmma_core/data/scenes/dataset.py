@@ -22,6 +22,7 @@ from dmma_core.errors import ConfigError, SchemaError
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths
 from dmma_core.storage.media import write_video
+from dmma_core.storage.parquet import read_table_at
 
 SCHEMA_VERSION = 1
 MARKER = "RENDER.json"
@@ -125,8 +126,7 @@ def read_truth(uri: str) -> dict[str, SceneTruth]:
     """Truth by clip id, from `truth.parquet` or the folder that holds it. Raises SchemaError for another file."""
     file_uri = uri if uri.endswith(".parquet") else paths.join(uri, TRUTH)
     try:
-        # Without Arrow's threads: with them, processes that ended soon afterwards were aborted at exit now and then.
-        table = pq.ParquetFile(io.BytesIO(paths.read_bytes(file_uri)), pre_buffer=False).read(use_threads=False)
+        table = read_table_at(file_uri)
     except pa.ArrowException as error:
         raise SchemaError(
             f"{file_uri} is no readable Parquet file ({error}).", remedy="Render the clips again."
