@@ -1,11 +1,10 @@
 """Mel spectrograms and resampling equal the published ones."""
 
-import numpy as np
 import pytest
 import torch
 
 from dmma_core.models.audio_codec.mel import MEL_16K, MEL_44K, MelSpectrogram
-from dmma_core.models.audio_codec.resample import resample
+from dmma_core.storage.media.resample import resample
 from helpers.golden import assert_close, golden_file
 
 CONFIGS = {"mel_16k": MEL_16K, "mel_44k": MEL_44K}
@@ -33,21 +32,17 @@ def test_log_mel(name: str) -> None:
 
 def test_resampling() -> None:
     file = golden_file("resample_kaiser")
-    native_rate_hz = file.meta["native_sr"]
-    native_BA = file["in.wave_native_2s"][None]
     for key in file.names():
         if key.startswith("resampled_"):
-            rate_hz = {"16k": 16_000, "44k": 44_100}[key.removeprefix("resampled_")]
-            expected = file[key]
-            assert_close(resample(native_BA, native_rate_hz, rate_hz)[0, : len(expected)], expected)
+            rates_hz = file.meta["native_sr"], {"16k": 16_000, "44k": 44_100}[key.removeprefix("resampled_")]
+            native_A = file.array("in.wave_native_2s")
         elif key.startswith("noise_"):
             before, _, after = key.removeprefix("noise_").partition("_to_")
-            assert_close(resample(file["in.noise"][None], int(before), int(after))[0], file[key])
-
-
-def test_a_tone_keeps_level_and_phase() -> None:
-    seconds = np.arange(44_100) / 44_100
-    tone_BA = torch.tensor(np.sin(2 * np.pi * 1000 * seconds), dtype=torch.float32)[None]
-    expected = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
-    inner = slice(500, -500)
-    assert np.abs(resample(tone_BA, 44_100, 16_000)[0].numpy()[inner] - expected[inner]).max() < 1e-4
+            rates_hz, native_A = (int(before), int(after)), file.array("in.noise")
+        else:
+            continue
+        expected_A = file[key]
+        made_A = torch.from_numpy(resample(native_A, *rates_hz))
+        if key.startswith("noise_"):
+            assert len(made_A) == len(expected_A)
+        assert_close(made_A[: len(expected_A)], expected_A)

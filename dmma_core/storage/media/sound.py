@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import av
 import numpy as np
-from numpy.typing import NDArray
 
 from dmma_core.errors import MediaError
+from dmma_core.storage.media.resample import Samples, resample
 
-Samples = NDArray[np.float32]
-
+_HIGHEST_RATE_HZ = 768_000
 # Timestamps may be rounded (Matroska: 1 ms). Up to this deviation packets follow each other without a seam.
 _SEAM_S = 0.03
 _FULL_SCALE = {"u1": 128.0, "i2": 32768.0, "i4": 2147483648.0, "i8": 9223372036854775808.0, "f4": 1.0, "f8": 1.0}
@@ -24,18 +22,6 @@ def mono_of(frame: Any) -> Samples:
     scale = _FULL_SCALE[values.dtype.str[1:]]
     mean_A: Samples = ((values.mean(axis=0, dtype=np.float64) - offset) / scale).astype(np.float32)
     return mean_A
-
-
-def resample(audio_A: Samples, rate_hz: int, new_rate_hz: int) -> Samples:
-    """Band-limited resampling (FFmpeg's swresample) without delay; length about A * new_rate / rate."""
-    if rate_hz == new_rate_hz or not len(audio_A):
-        return audio_A
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio_A[None]), format="fltp", layout="mono")
-    frame.sample_rate = rate_hz
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=new_rate_hz)
-    pieces = [*resampler.resample(frame), *resampler.resample(None)]
-    resampled_A: Samples = np.concatenate([piece.to_ndarray()[0] for piece in pieces])
-    return resampled_A
 
 
 class SoundTrack:
@@ -61,6 +47,12 @@ class SoundTrack:
                 f"{self._uri} changes its sample rate from {self._rate_hz} to {frame.sample_rate} Hz on the way.",
                 reason="unsupported",
                 remedy="Encode it again at one rate.",
+            )
+        if frame.sample_rate > _HIGHEST_RATE_HZ:
+            raise MediaError(
+                f"{self._uri} says that it has {frame.sample_rate} samples a second; no sound has.",
+                reason="damaged",
+                remedy="Fetch the file again, or leave it out.",
             )
         self._rate_hz = frame.sample_rate
         mono_A = mono_of(frame)
