@@ -24,6 +24,25 @@ class Outer:
     maybe: int | None = None
 
 
+@dataclass(frozen=True)
+class Part:
+    mode: str = "plain"
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Tables:
+    parts: dict[str, Part] = field(default_factory=lambda: {"first": Part(), "second": Part("both", "2")})
+    words: list[str] = field(default_factory=list)
+    switch: bool = True
+
+
+def load_yaml(tmp_path: Path, text: str) -> Tables:
+    file = tmp_path / "tables.yaml"
+    file.write_text(text)
+    return load_config(Tables, file)
+
+
 def test_defaults_then_file_then_command_line(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("size: 4\ninner:\n  rate: 0.25\n")
@@ -49,9 +68,43 @@ def test_a_text_is_taken_as_it_stands(given: str, text: str) -> None:
     assert load_config(Outer, None, [f"name={given}"]).name == text
 
 
+@pytest.mark.parametrize(
+    ("given", "table"),
+    [("{mine: {mode: both}}", {"mine": Part("both")}), ("{}", {}), ("{second: {}}", {"second": Part()})],
+)
+def test_a_table_that_is_given_replaces_the_default_one(tmp_path: Path, given: str, table: dict[str, Part]) -> None:
+    assert load_yaml(tmp_path, f"parts: {given}").parts == table
+    assert load_config(Tables, None, [f"parts={given}"]).parts == table
+
+
+def test_the_command_line_edits_one_entry_of_a_table(tmp_path: Path) -> None:
+    edited = load_config(Tables, None, ["parts.second.mode=gated", "parts.third.note=x", "parts.first={note: y}"]).parts
+    assert edited == {"first": Part("plain", "y"), "second": Part("gated", "2"), "third": Part("plain", "x")}
+
+
+@pytest.mark.parametrize("word", ["off", "no", "on", "Yes", "true", "007", "1e-3", "2026-01-01", "it's", "'off'"])
+def test_a_text_of_a_file_is_taken_as_it_stands(tmp_path: Path, word: str) -> None:
+    text = word.strip("'")
+    wanted = Tables({text: Part(text, text)}, [text])
+    block = f"# word\nparts:\n  {word}:\n    mode: {word}  # why\n    note: {word}\nwords:\n- {word}\n"
+    assert load_yaml(tmp_path, block) == wanted
+    assert load_yaml(tmp_path, f"parts: {{{word}: {{mode: {word}, note: {word}}}}}\nwords: [{word}]") == wanted
+    if "'" not in text:  # a key of the command line has no quotes
+        assert load_config(Tables, None, [f"parts={{{word}: {{mode: {word}}}}}"]).parts == {text: Part(text)}
+        assert load_config(Tables, None, [f"parts.{text}.mode={word}"]).parts[text] == Part(text)
+        assert load_config(Tables, None, [f"words=[{word}]"]).words == [text]
+
+
+def test_yaml_keeps_its_own_meaning_elsewhere(tmp_path: Path) -> None:
+    read = load_yaml(tmp_path, "switch: off\nparts:\n  a: &a {note: null, mode: off}\n  b: {<<: *a, note: ~}")
+    assert read == Tables({"a": Part("off"), "b": Part("off")}, switch=False)
+
+
 def test_unknown_key_names_the_near_one() -> None:
     with pytest.raises(ConfigError, match=r"Unknown setting 'inner.rat' .* Did you mean inner.rate"):
         load_config(Outer, None, ["inner.rat=1"])
+    with pytest.raises(ConfigError, match=r"Unknown setting 'parts.x.mod' .* Did you mean parts.<name>.mode"):
+        load_config(Tables, None, ["parts.x.mod=1"])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +121,20 @@ def test_bad_values_are_sentences(override: str, expected: str) -> None:
         load_config(Outer, None, [override])
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n"])
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("words=a", r"'words' .* Give a list: words=\[…\]"),
+        ("parts=[1]", "'parts' .* cannot be used"),
+        ("parts.first=1", "'parts.first' .* cannot be used"),
+    ],
+)
+def test_values_of_another_form_are_sentences(override: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load_config(Tables, None, [override])
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "3"])
 def test_bad_files_are_sentences(tmp_path: Path, text: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(text)
@@ -88,3 +154,4 @@ def test_round_trips_through_yaml_and_dict(tmp_path: Path) -> None:
 
 def test_known_keys_are_dotted() -> None:
     assert known_keys(Outer) == ["name", "size", "inner.rate", "maybe"]
+    assert known_keys(Tables) == ["parts.<name>.mode", "parts.<name>.note", "words", "switch"]
