@@ -54,7 +54,7 @@ def networks(preset: str, deep: bool) -> tuple[PlainMMDiT, MMDiT]:
     """Yardstick and own network with the same weights, none of them zero."""
     config = mmdit_config(preset)
     if deep:
-        config = replace(config, depth="rgb_like", deepmmaudio=True)
+        config = replace(config, depth="rgb_like", fusion="deepmmaudio")
     model = MMDiT(config)
     initialise(model, seed=0)
     generator = torch.Generator().manual_seed(0)

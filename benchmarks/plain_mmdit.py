@@ -154,7 +154,7 @@ class PlainMMDiT(nn.Module):
         def projection(width_in: int, taps: int, activation: list[nn.Module], forward_taps: int) -> list[nn.Module]:
             return [layer(width_in, width, taps), *activation, PlainFeedForward(width, forward_taps, multiple)]
 
-        depth = [nn.Linear(2 * config.rgb_width, config.rgb_width), *picture] if config.deepmmaudio else []
+        depth = [nn.Linear(2 * config.rgb_width, config.rgb_width), *picture] if config.is_deepmmaudio else []
         self.audio_input_proj = nn.Sequential(*projection(config.latent_width, 7, sound, 7))
         self.clip_input_proj = nn.Sequential(*depth, *projection(config.rgb_width, 1, picture, 3))
         self.sync_input_proj = nn.Sequential(*projection(config.sync_width, 7, sound, 3))
@@ -177,7 +177,7 @@ class PlainMMDiT(nn.Module):
         self.empty_string_feat = nn.Parameter(torch.zeros(config.text_length, config.text_width), requires_grad=False)
         self.empty_clip_feat = nn.Parameter(torch.zeros(1, config.rgb_width))
         self.empty_sync_feat = nn.Parameter(torch.zeros(1, config.sync_width))
-        if config.deepmmaudio:
+        if config.is_deepmmaudio:
             self.empty_depth_feat = nn.Parameter(torch.zeros(1, config.rgb_width))
         head_width = width // config.num_heads
         self.latent_rot = rotation(config.latent_length, head_width, 1.0)
@@ -204,16 +204,16 @@ class PlainMMDiT(nn.Module):
 
     def forward(self, latent: Tensor, time_B: Tensor, features: ConditionFeatures) -> Tensor:
         """All conditions present."""
-        depth = features.depth_BTD if self.config.deepmmaudio else None
+        depth = features.depth_BTD if self.config.is_deepmmaudio else None
         conditions = self.conditions(features.rgb_BTD, depth, features.sync_BSD, features.text_BND)
         return self.flow(latent, time_B, conditions)
 
     def sample(self, noise: Tensor, features: ConditionFeatures, num_steps: int, scale: float) -> Tensor:
         """Euler steps with classifier-free guidance, the two branches one after the other."""
         batch_size = noise.shape[0]
-        depth = features.depth_BTD if self.config.deepmmaudio else None
+        depth = features.depth_BTD if self.config.is_deepmmaudio else None
         full = self.conditions(features.rgb_BTD, depth, features.sync_BSD, features.text_BND)
-        empty_depth = self.empty_depth_feat.expand_as(features.depth_BTD) if self.config.deepmmaudio else None
+        empty_depth = self.empty_depth_feat.expand_as(features.depth_BTD) if self.config.is_deepmmaudio else None
         empty = self.conditions(
             self.empty_clip_feat.expand_as(features.rgb_BTD),
             empty_depth,

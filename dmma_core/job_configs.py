@@ -74,7 +74,10 @@ class ExtractConfig:
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """What an arm adds to the network: depth "off", "rgb_like", "scalars" or "both", and how it joins the picture."""
+    """What an arm adds to the network: depth "off", "rgb_like", "scalars" or "both", and how it joins the picture.
+
+    `fusion` is "concat", "sum", "gated", or "deepmmaudio" for the form of that paper (with depth "rgb_like").
+    """
 
     depth: str = "off"
     fusion: str = "concat"
@@ -84,6 +87,8 @@ class ArmConfig:
 class TrainConfig:
     """`run_uri` is the comparison's folder; each arm is a run below it. `only` names some of the arms (empty: all).
 
+    `init_uri` is a run (an own one, or one of `dmma weights import`) whose newest averaged network and latent statistics
+    every arm starts from; `preset` must be the same there. Depth that an arm adds has no effect until trained.
     `num_workers` is per arm. `device` is "auto" (GPUs if the cluster has any), "cpu" or "cuda". An arm whose worker died
     goes on from its newest checkpoint, at most `max_restarts` times. `mlflow` off writes metrics.jsonl alone.
     """
@@ -91,6 +96,7 @@ class TrainConfig:
     features_uri: str = "features/demo"
     run_uri: str = "runs/demo"
     preset: str = "small_44k"
+    init_uri: str = ""
     arms: dict[str, ArmConfig] = field(
         default_factory=lambda: {"baseline": ArmConfig(), "depth": ArmConfig(depth="both")}
     )

@@ -150,7 +150,7 @@ def _model_table() -> str:
     forms: tuple[tuple[str, dict[str, Any]], ...] = (
         ("without depth", {}),
         ("with depth", {"depth": "both", "num_depth_scalars": len(SCALAR_NAMES)}),
-        ("DeepMMAudio", {"depth": "rgb_like", "deepmmaudio": True}),
+        ("DeepMMAudio", {"depth": "rgb_like", "fusion": "deepmmaudio"}),
     )
     lines = [f"{'parameters':<16}" + "".join(f"{name:>16}" for name, _ in forms)]
     for preset in PRESETS:

@@ -18,7 +18,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from dmma_core.data import extraction
 from dmma_core.data.extraction import ShardCollector
-from dmma_core.data.feature_store import FeatureStore, Shard, complete_features
+from dmma_core.data.feature_store import FeatureStore, Shard, complete_features, write_captions
 from dmma_core.data.manifest import Clip, Manifest, Rejected, read_manifest
 from dmma_core.encoders.bundle import load_bundle
 from dmma_core.encoders.bundle_options import parse_bundle_name
@@ -84,7 +84,7 @@ def extract(config: ExtractConfig, load: LoadBundle) -> None:
             _log.info("%s is complete already; nothing to do.", config.out_uri)
             return
         if captions:
-            extraction.write_text_features(config.out_uri, manifest, bundle.schema, bundle.text)
+            write_captions(config.out_uri, bundle.schema, captions, bundle.text)
         _extract_shards(config, shards, bundle, pool, load)
     complete_features(config.out_uri, manifest, bundle.schema, shards)
     _report(config.out_uri, manifest)

@@ -17,6 +17,7 @@ from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
 from dmma_core.training.latent_statistics import LatentStatistics, stored_latent_statistics
+from dmma_core.training.start import require_start
 from ray_jobs.arms import Resources, stop_on_signal, train_arms
 from ray_jobs.job import Job
 from ray_jobs.reporting import Comparison, Uploader, require_tracking_server, tracking_uri_for, without_password
@@ -40,12 +41,12 @@ def plan(config: TrainConfig) -> Sequence[str]:
         f"{config.loop.num_steps} steps of {config.loop.batch_size} clips, {config.num_workers} workers an arm.",
         f"Metrics go to {config.run_uri}/<arm>/metrics.jsonl{mlflow}.",
     ]
-    width = store.schema.spec("latent_mean").shape[1]
-    for arm in arm_plans(config, store, LatentStatistics((0.0,) * width, (1.0,) * width)):
+    for arm in arm_plans(config, store, statistics=None):
         checkpoint = newest_checkpoint(RunFolder(arm.run_uri))
         if checkpoint:
             arm.identity(store).require_same(checkpoint)
-        start = f"from step {checkpoint.step} on" if checkpoint else "from the start"
+        start = f"with the weights of {arm.start.uri}" if arm.start else "from the start"
+        start = f"from step {checkpoint.step} on" if checkpoint else start
         count = parameter_count(arm.model)[1]
         lines.append(
             f"Arm {arm.arm}: {config.preset}, depth {arm.model.depth}, {count:,} trainable parameters, {start}."
@@ -58,7 +59,8 @@ def run(config: TrainConfig) -> None:
     config = replace(config, features_uri=paths.absolute(config.features_uri), run_uri=paths.absolute(config.run_uri))
     store = FeatureStore(config.features_uri)
     check_features(store, config.loop.batch_size, config.num_workers)
-    statistics = stored_latent_statistics(paths.join(config.run_uri, LATENT_STATISTICS), store)
+    statistics_uri = paths.join(config.run_uri, LATENT_STATISTICS)
+    statistics = None if config.init_uri else stored_latent_statistics(statistics_uri, store)
     plans = arm_plans(config, store, statistics)
     for arm in plans:
         if checkpoint := newest_checkpoint(RunFolder(arm.run_uri)):
@@ -88,18 +90,20 @@ def run(config: TrainConfig) -> None:
         raise KeyboardInterrupt
 
 
-def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatistics) -> list[ArmPlan]:
-    """The plans of the chosen arms, in name order. They differ in their network alone."""
-    return [
+def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatistics | None) -> list[ArmPlan]:
+    """The plans of the chosen arms, in name order. They differ in their network alone.
+
+    Raises DmmaError where an arm cannot start from the weights of `init_uri`.
+    """
+    start = RunFolder(paths.absolute(config.init_uri)).checkpoint() if config.init_uri else None
+    plans = [
         ArmPlan(
             arm=name,
             run_uri=paths.join(config.run_uri, name),
             features_uri=config.features_uri,
             stop_uri=paths.join(config.run_uri, "STOP"),
-            # The empty text is learned: feature sets hold no features of an empty caption.
-            model=replace(
-                config_for_features(config.preset, store.schema, arm.depth, arm.fusion), learned_empty_text=True
-            ),
+            model=config_for_features(config.preset, store.schema, arm.depth, arm.fusion),
+            start=start,
             statistics=statistics,
             seed=config.seed,
             loop=config.loop,
@@ -111,6 +115,10 @@ def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatis
         )
         for name, arm in sorted(config.chosen_arms().items())
     ]
+    if start:
+        for plan in plans:
+            require_start(start, plan.model, store.schema)
+    return plans
 
 
 def _parameters(config: TrainConfig, arm: ArmPlan) -> dict[str, object]:

@@ -3,10 +3,12 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from dmma_core.errors import DmmaError
 from dmma_core.log import setup_logging
-from dmma_core.storage import weights
+from dmma_core.storage import paths, weights
+from dmma_core.storage.run_folder import RunFolder
 from dmma_core.storage.weights_registry import GROUPS
 
 _HELP = """\
@@ -19,6 +21,7 @@ and MiDaS are fetched once into a cache folder (DMMA_CACHE, or ~/.cache/dmma/wei
   dmma weights fetch all --mirror gs://bucket/weights from your own mirror (any copy of a cache folder)
   dmma weights verify all                             compare everything that is here with its sha256
   dmma weights where mmaudio_small_44k                its path, for scripts
+  dmma weights import mmaudio_small_44k               a run, runs/mmaudio_small_44k, to generate with and train from
 
 Machines without internet: fetch elsewhere, copy the cache folder, and set DMMA_CACHE or give --mirror.
 Weights under CC-BY-NC-4.0 may not be used commercially."""
@@ -77,23 +80,51 @@ def _where(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _import(arguments: argparse.Namespace) -> int:
+    from dmma_core.encoders.bundle import load_bundle  # only now: the other sub-commands need no networks
+    from dmma_core.training.start import bundle_of_published, import_published
+
+    (name,) = arguments.names
+    known = name in weights.REGISTRY
+    path = weights.path_of(name) if known else name
+    state = weights.read_state_dict(path)
+    sha256 = weights.verify(name) if known else paths.sha256_of(path)
+    run = RunFolder(arguments.run or paths.join("runs", name if known else Path(name).stem))
+    paths.check_writable(run.uri)
+    bundle = load_bundle(arguments.bundle or bundle_of_published(state), arguments.duration, with_vocoder=False)
+    import_published(state, bundle.schema, run, {"file": Path(path).name, "sha256": sha256})
+    print(f"{run.uri} holds {name} for clips of {arguments.duration:g} s with the encoders {bundle.schema.bundle}.")
+    print(f'Next: dmma generate clip.mp4 --run {run.uri} --prompt "…", or dmma train … init_uri={run.uri}')
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dmma weights", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(metavar="list|fetch|verify|where", required=True)
+    commands = parser.add_subparsers(metavar="list|fetch|verify|where|import", required=True)
     commands.add_parser("list", help="all published files, and which are here").set_defaults(command=_list)
     for name, command, summary in (
         ("fetch", _fetch, "bring files into the cache, with resume, and compare their sha256"),
         ("verify", _verify, "compare files in the cache with their sha256"),
         ("where", _where, "print the local path of files"),
+        ("import", _import, "make a run of a published network, by name or file, which generate and train start from"),
     ):
         sub = commands.add_parser(name, help=summary, description=summary)
-        sub.add_argument("names", nargs="+", metavar="NAME", help="a name of `dmma weights list`, a group, or all")
+        if name == "import":
+            sub.add_argument("names", nargs=1, metavar="NAME", help="a name of `dmma weights list`, or a file")
+        else:
+            sub.add_argument("names", nargs="+", metavar="NAME", help="a name of `dmma weights list`, a group, or all")
         sub.set_defaults(command=command)
         if name == "fetch":
             sub.add_argument("--mirror", metavar="URI", help="folder, gs:// or http(s):// with the same file names")
             sub.add_argument("--offline", action="store_true", help="fetch nothing; fail where a file is absent")
+        if name == "import":
+            sub.add_argument("--run", metavar="URI", help="folder of the run (default: runs/NAME)")
+            sub.add_argument("--duration", type=float, default=8.0, metavar="S", help="seconds of a clip (default: 8)")
+            sub.add_argument(
+                "--bundle", metavar="NAME", help="encoders (default: those that the network was trained with)"
+            )
     return parser
 
 

@@ -15,15 +15,13 @@ from dmma_core.data.feature_store import (
     Shard,
     plan_shards,
     shard_is_complete,
-    write_captions,
     write_shard,
 )
 from dmma_core.data.feature_store import MARKER as FEATURES
-from dmma_core.data.manifest import Clip, Manifest, Rejected, read_marker
+from dmma_core.data.manifest import Clip, Manifest, Rejected, caption_id_of, read_marker
 from dmma_core.errors import SchemaError
 from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
-from dmma_core.tensors import Array
 
 PLAN = "EXTRACTION.json"
 _WRITERS = 4
@@ -82,19 +80,12 @@ def unfinished(uri: str, shards: Sequence[Shard], schema: FeatureSchema) -> list
 
 
 def captions_of(manifest: Manifest) -> dict[str, str]:
-    """caption_id to caption, for every distinct caption."""
-    return {clip.caption_id: clip.caption for clip in manifest.clips}
+    """caption_id to caption, for every distinct caption and the empty one, which stands for "no text" in training."""
+    return {caption_id_of(""): "", **{clip.caption_id: clip.caption for clip in manifest.clips}}
 
 
 def has_captions(uri: str) -> bool:
     return paths.exists(paths.join(uri, CAPTIONS))
-
-
-def write_text_features(uri: str, manifest: Manifest, schema: FeatureSchema, text: Mapping[str, Array]) -> None:
-    """Write captions.parquet; captions that stand only at clips without text get zeros."""
-    spoken = {clip.caption_id for clip in manifest.clips if clip.has_text}
-    masked = {key: value if key in spoken else 0 * value for key, value in text.items()}
-    write_captions(uri, schema, captions_of(manifest), masked)
 
 
 class ShardCollector:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmma_core.data.feature_schema import SCHEMA_VERSION, TENSORS, FeatureSchema, rows_to_table
-from dmma_core.data.manifest import Clip, Manifest, Rejected, read_marker, write_rows
+from dmma_core.data.manifest import Clip, Manifest, Rejected, caption_id_of, read_marker, write_rows
 from dmma_core.errors import IncompleteError, SchemaError, StorageError
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths
@@ -161,6 +161,17 @@ class FeatureStore:
         features = {name: self.schema.spec(name).from_bytes(table[name][offset].as_buffer()) for name in TENSORS}
         features["text"] = self._texts[self.clips[row].caption_id]
         return features
+
+    @property
+    def empty_text(self) -> Array:
+        """Text features [N, D] of the empty caption. Raises SchemaError where the set was extracted without them."""
+        try:
+            return self._texts[caption_id_of("")]
+        except KeyError:
+            raise SchemaError(
+                f'{self.uri} holds no features of the empty caption, which stand for "no text" in training.',
+                remedy="Extract again with this version.",
+            ) from None
 
     def verify(self) -> None:
         """Compare every part with its recorded sha256. Raises StorageError for the first that differs."""

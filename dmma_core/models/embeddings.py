@@ -107,6 +107,13 @@ class LinearDepthFusion(nn.Module):
     def initials(self) -> dict[str, Initial]:
         return {"empty": ZERO}
 
+    @torch.no_grad()
+    def pass_rgb(self) -> None:
+        """Set the map so that rgb passes unchanged and depth has no effect yet."""
+        self.map.weight.copy_(torch.eye(*self.map.weight.shape))
+        assert self.map.bias is not None
+        self.map.bias.zero_()
+
     def forward(self, rgb_BTD: Tensor, depth_BTD: Tensor, scalars_BTK: Tensor, present_depth_B: Tensor) -> Tensor:
         depth = torch.where(present_depth_B[:, None, None], depth_BTD, self.empty)
         joined: Tensor = self.map(torch.cat((rgb_BTD, depth), dim=-1))

@@ -18,7 +18,7 @@ from dmma_core.errors import CheckpointError
 from dmma_core.models.blocks import FinalBlock, FusedBlock, JointBlock, StreamBlock
 from dmma_core.models.embeddings import LinearDepthFusion
 from dmma_core.models.layers import GatedFeedForward, TokenMap
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.mmdit import DEEPMMAUDIO, MMDiT, MMDiTConfig
 from dmma_core.models.presets import PRESETS, depth_from_baseline
 
 _WRAPPERS = ("weights", "ema", "state_dict", "model")
@@ -34,7 +34,7 @@ def from_official(state: Mapping[str, Any], config: MMDiTConfig) -> MMDiT:
     forms of depth in `config`, `state` is a checkpoint without depth and `depth_from_baseline` adds the rest. Raises
     CheckpointError that lists what is missing, unexpected, of another shape or not finite.
     """
-    if config.depth != "off" and not config.deepmmaudio:
+    if config.depth != "off" and not config.is_deepmmaudio:
         baseline = replace(config, depth="off", num_depth_scalars=0)
         return depth_from_baseline(from_official(state, baseline), config)
     tensors = unwrap(state)
@@ -82,7 +82,7 @@ def recognise(state: Mapping[str, Any]) -> tuple[str, MMDiTConfig]:
     shapes = {name: tuple(value.shape) for name, value in unwrap(state).items()}
     nearest: tuple[int, str, dict[str, tuple[int, ...]]] | None = None
     for preset, deep in product([name for name in PRESETS if name != "tiny"], (False, True)):
-        config = replace(PRESETS[preset], depth="rgb_like", deepmmaudio=True) if deep else PRESETS[preset]
+        config = replace(PRESETS[preset], depth="rgb_like", fusion=DEEPMMAUDIO) if deep else PRESETS[preset]
         name = f"deepmmaudio_{preset}" if deep else preset
         expected = official_shapes(config)
         distance = len(shapes.items() ^ expected.items())
@@ -172,7 +172,7 @@ def _meta_model(config: MMDiTConfig) -> MMDiT:
 def _entries(model: MMDiT) -> list[Entry]:
     """Every parameter and buffer of `model`."""
     config = model.config
-    if config.depth != "off" and not config.deepmmaudio:
+    if config.depth != "off" and not config.is_deepmmaudio:
         raise CheckpointError(
             f"A network with depth={config.depth} and fusion={config.fusion} has no published form.",
             remedy="Only networks without depth, or with DeepMMAudio's, can be exported.",
@@ -182,13 +182,13 @@ def _entries(model: MMDiT) -> list[Entry]:
         *(_reshaped(name, name, (1, 1, config.latent_width), (config.latent_width,)) for name in _STATISTICS),
         _same("empty_text", "empty_string_feat"),
         _same("empty_rgb", "empty_clip_feat"),
-        *([_same("depth_fusion.empty", "empty_depth_feat")] if config.deepmmaudio else []),
+        *([_same("depth_fusion.empty", "empty_depth_feat")] if config.is_deepmmaudio else []),
         _same("empty_sync", "empty_sync_feat"),
     ]
     # Positions in the published nn.Sequential: an activation, where there is one, takes a number of its own.
     picture_step = 1 if config.version == 1 else 2
-    fusion_steps = picture_step if config.deepmmaudio else 0
-    if config.deepmmaudio:
+    fusion_steps = picture_step if config.is_deepmmaudio else 0
+    if config.is_deepmmaudio:
         assert isinstance(model.depth_fusion, LinearDepthFusion)
         entries += layer_entries(model.depth_fusion.map, "depth_fusion.map", "clip_input_proj.0")
     for projection, ours, official, start, step in (

@@ -18,8 +18,9 @@ from dmma_core.models.embeddings import DepthFusion, LinearDepthFusion, TimeEmbe
 from dmma_core.models.layers import ZERO, GatedFeedForward, Initial, TokenMap
 from dmma_core.models.rope import rotation_table
 
+DEEPMMAUDIO = "deepmmaudio"
 DEPTHS = ("off", "rgb_like", "scalars", "both")
-FUSIONS = ("concat", "sum", "gated")
+FUSIONS = ("concat", "sum", "gated", DEEPMMAUDIO)
 SYNC_GROUP = 8  # Synchformer gives eight features a segment; each has a learned position
 
 
@@ -28,7 +29,7 @@ class MMDiTConfig:
     """Architecture and sequence lengths. Presets: `dmma_core.models.presets`.
 
     `version` 1 or 2 are MMAudio's (activations and time embedding). `depth` and `fusion`: see
-    `embeddings.DepthFusion`; with `deepmmaudio` the fusion is DeepMMAudio's own (`embeddings.LinearDepthFusion`).
+    `embeddings.DepthFusion`; the fusion "deepmmaudio" is DeepMMAudio's own (`embeddings.LinearDepthFusion`).
     Lengths belong to one duration and may be changed on a network with `MMDiT.set_lengths`.
     """
 
@@ -48,8 +49,6 @@ class MMDiTConfig:
     depth: str = "off"
     fusion: str = "concat"
     num_depth_scalars: int = 0
-    deepmmaudio: bool = False
-    learned_empty_text: bool = False
     feed_forward_multiple: int = 256
 
     def __post_init__(self) -> None:
@@ -71,8 +70,13 @@ class MMDiTConfig:
             raise ConfigError("A sequence length of the network is not positive.")
         if self.depth in ("scalars", "both") and self.num_depth_scalars <= 0:
             raise ConfigError(f"depth={self.depth} needs num_depth_scalars.", remedy="Take it from the feature schema.")
-        if self.deepmmaudio and (self.depth, self.fusion) != ("rgb_like", "concat"):
-            raise ConfigError("DeepMMAudio's form of depth is depth=rgb_like with fusion=concat.")
+        if self.fusion == DEEPMMAUDIO and self.depth not in ("off", "rgb_like"):
+            raise ConfigError(f"DeepMMAudio's form of depth takes no depth={self.depth}.", remedy="Use depth=rgb_like.")
+
+    @property
+    def is_deepmmaudio(self) -> bool:
+        """Whether depth enters as in DeepMMAudio, so that the network has a published form."""
+        return self.depth != "off" and self.fusion == DEEPMMAUDIO
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class MMDiT(nn.Module):
         self.empty_rgb = nn.Parameter(torch.zeros(1, config.rgb_width))
         self.empty_sync = nn.Parameter(torch.zeros(1, config.sync_width))
         empty_text_ND = torch.zeros(config.text_length, config.text_width)
-        self.empty_text = nn.Parameter(empty_text_ND, requires_grad=config.learned_empty_text)
+        self.empty_text = nn.Parameter(empty_text_ND, requires_grad=False)
         self.register_buffer("latent_mean", torch.full((config.latent_width,), torch.nan))
         self.register_buffer("latent_std", torch.full((config.latent_width,), torch.nan))
         self._upsamplings: dict[tuple[int, int, torch.device], Upsampling] = {}
@@ -188,7 +192,7 @@ class MMDiT(nn.Module):
 
         Raises ConfigError for "without_depth" on DeepMMAudio's form, which never learned to do without depth alone.
         """
-        if "without_depth" in branches and self.config.deepmmaudio:
+        if "without_depth" in branches and self.config.is_deepmmaudio:
             raise ConfigError(
                 "DeepMMAudio's form of depth cannot be guided on depth alone: its training never dropped depth alone.",
                 remedy="Leave guidance_depth out.",
@@ -295,6 +299,6 @@ class MMDiT(nn.Module):
 def _depth_fusion(config: MMDiTConfig) -> DepthFusion | LinearDepthFusion | None:
     if config.depth == "off":
         return None
-    if config.deepmmaudio:
+    if config.is_deepmmaudio:
         return LinearDepthFusion(config.rgb_width, activation=config.version == 2)
     return DepthFusion(config.rgb_width, config.rgb_width, config.num_depth_scalars, config.depth, config.fusion)

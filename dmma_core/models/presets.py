@@ -9,6 +9,7 @@ from torch import nn
 
 from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.errors import ConfigError
+from dmma_core.models.embeddings import LinearDepthFusion
 from dmma_core.models.layers import Initial
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 
@@ -42,7 +43,6 @@ _TINY = MMDiTConfig(
     num_joint_blocks=2,
     num_fused_blocks=2,
     version=2,
-    learned_empty_text=True,
 )
 
 PRESETS: Mapping[str, MMDiTConfig] = {
@@ -61,7 +61,6 @@ def mmdit_config(
     *,
     depth: str = "off",
     fusion: str = "concat",
-    deepmmaudio: bool = False,
     num_depth_scalars: int = 0,
     latent_length: int | None = None,
     rgb_length: int | None = None,
@@ -69,7 +68,7 @@ def mmdit_config(
 ) -> MMDiTConfig:
     """Configuration of `preset`; lengths that are not given are those of 8 s (tiny: 4 s).
 
-    `deepmmaudio` gives DeepMMAudio's own form of depth. Raises ConfigError for an unknown preset or an impossible choice.
+    Raises ConfigError for an unknown preset or an impossible choice.
     """
     if preset not in PRESETS:
         raise ConfigError(f"There is no network preset {preset!r}.", remedy=f"Presets: {', '.join(PRESETS)}.")
@@ -78,7 +77,6 @@ def mmdit_config(
         base,
         depth=depth,
         fusion=fusion,
-        deepmmaudio=deepmmaudio,
         num_depth_scalars=num_depth_scalars,
         latent_length=latent_length or base.latent_length,
         rgb_length=rgb_length or base.rgb_length,
@@ -155,21 +153,23 @@ def _fill(parameter: nn.Parameter, initial: Initial, seed: int, name: str) -> No
 def depth_from_baseline(baseline: MMDiT, config: MMDiTConfig, seed: int = 0) -> MMDiT:
     """A depth network that computes exactly `baseline`'s function until trained.
 
-    `config` is the baseline's with another `depth` and `fusion`. Raises ConfigError where anything else differs.
+    `config` is the baseline's with another `depth` and `fusion`. Raises ConfigError where anything else differs, or for
+    DeepMMAudio's form in the networks' second version, where an activation stands behind its map.
     """
-    expected = replace(config, depth="off", fusion=baseline.config.fusion, num_depth_scalars=0, deepmmaudio=False)
+    expected = replace(config, depth="off", fusion=baseline.config.fusion, num_depth_scalars=0)
     if expected != replace(baseline.config, num_depth_scalars=0) or config.depth == "off":
         raise ConfigError(
             "The depth network's configuration differs from the baseline's in more than depth and fusion.",
             remedy="Derive it with dataclasses.replace(baseline.config, depth=…, fusion=…).",
         )
-    if config.deepmmaudio:
+    if config.is_deepmmaudio and config.version == 2:
         raise ConfigError(
-            "DeepMMAudio's form of depth has an activation or a bias in between that cannot pass the baseline's rgb "
-            "unchanged in every version.",
+            "DeepMMAudio's form of depth cannot pass the rgb features of a version 2 network unchanged.",
             remedy="Use fusion=concat, sum or gated.",
         )
     model = MMDiT(config)
     initialise(model, seed)
     model.load_state_dict(baseline.state_dict(), strict=False)
+    if isinstance(model.depth_fusion, LinearDepthFusion):
+        model.depth_fusion.pass_rgb()
     return model.to(baseline.empty_rgb.device)

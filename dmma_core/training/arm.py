@@ -21,7 +21,14 @@ from dmma_core.models.presets import initialise
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import MetricsLog, Point
 from dmma_core.storage.run_folder import Checkpoint, RunFolder
-from dmma_core.training.checkpoint import RunIdentity, TrainingState, restore_checkpoint, save_checkpoint, save_snapshot
+from dmma_core.training.checkpoint import (
+    EMA,
+    RunIdentity,
+    TrainingState,
+    restore_checkpoint,
+    save_checkpoint,
+    save_snapshot,
+)
 from dmma_core.training.configs import (
     DropoutConfig,
     EmaConfig,
@@ -34,6 +41,7 @@ from dmma_core.training.ema import PostHocEma
 from dmma_core.training.latent_statistics import LatentStatistics
 from dmma_core.training.loop import run_training
 from dmma_core.training.optim import build_optimizer
+from dmma_core.training.start import network_from
 from dmma_core.training.step import StepDraws, TrainingStep, training_draws
 from dmma_core.training.validation import validation_loss
 from dmma_core.training.workers import Workers
@@ -43,14 +51,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """Everything one arm needs. Training stops in an orderly way once a file appears at `stop_uri`."""
+    """Everything one arm needs. Training stops in an orderly way once a file appears at `stop_uri`.
+
+    It begins with the averaged weights and the latent statistics of the checkpoint `start`, or without one with weights
+    drawn from `seed` and with `statistics`.
+    """
 
     arm: str
     run_uri: str
     features_uri: str
     stop_uri: str
     model: MMDiTConfig
-    statistics: LatentStatistics
+    start: Checkpoint | None
+    statistics: LatentStatistics | None
     seed: int
     loop: LoopConfig
     optim: OptimConfig
@@ -60,7 +73,9 @@ class ArmPlan:
     validation: ValidationConfig
 
     def identity(self, store: FeatureStore) -> RunIdentity:
-        return RunIdentity(self.arm, self.seed, config_to_dict(self.model), store.schema.to_dict(), store.fingerprint)
+        start_sha256 = self.start.record["files"][EMA] if self.start else ""
+        model, features = config_to_dict(self.model), store.schema.to_dict()
+        return RunIdentity(self.arm, self.seed, model, features, store.fingerprint, start_sha256)
 
 
 def train_arm(plan: ArmPlan, workers: Workers) -> bool:
@@ -70,7 +85,7 @@ def train_arm(plan: ArmPlan, workers: Workers) -> bool:
     """
     store = FeatureStore(plan.features_uri)
     folder, identity = RunFolder(plan.run_uri), plan.identity(store)
-    state = new_state(plan, workers)
+    state = new_state(plan, store, workers)
     if checkpoint := newest_checkpoint(folder):
         restore_checkpoint(checkpoint, state, identity)
         _log.info("%s goes on from step %d.", plan.arm, state.step)
@@ -109,14 +124,23 @@ def _prepared_batches(
     return read_ahead(prepare)
 
 
-def new_state(plan: ArmPlan, workers: Workers) -> TrainingState:
+def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingState:
     """Network with its first values and latent statistics, optimiser and averages, at step 0, on the worker's device."""
-    model = MMDiT(plan.model)
-    initialise(model, plan.seed)
-    model.set_latent_statistics(torch.tensor(plan.statistics.mean), torch.tensor(plan.statistics.std))
+    model = network_from(plan.start, plan.model, plan.seed) if plan.start else _fresh_network(plan, store)
     model.to(workers.device)
     ema = PostHocEma(dict(model.named_parameters()), plan.ema.tracked_sigma_rel)
     return TrainingState(model, build_optimizer(model, plan.optim), ema)
+
+
+def _fresh_network(plan: ArmPlan, store: FeatureStore) -> MMDiT:
+    """Weights of the seed. "No text" is the encoder's own embedding of an empty caption, as in the published training."""
+    model = MMDiT(plan.model)
+    initialise(model, plan.seed)
+    assert plan.statistics is not None
+    model.set_latent_statistics(torch.tensor(plan.statistics.mean), torch.tensor(plan.statistics.std))
+    with torch.no_grad():
+        model.empty_text.copy_(torch.from_numpy(store.empty_text.astype("float32")))
+    return model
 
 
 def newest_checkpoint(folder: RunFolder) -> Checkpoint | None:

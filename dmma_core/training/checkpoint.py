@@ -35,7 +35,8 @@ class RunIdentity:
     """What must stay the same for a run to go on: architecture, features, arm and seed. All plain values.
 
     `model` is the configuration of the network, `features` the feature schema (`FeatureSchema.to_dict`),
-    `features_fingerprint` the contents of the feature set.
+    `features_fingerprint` the contents of the feature set, `start_sha256` the weights that training began with ("" for
+    those of the seed).
     """
 
     arm: str
@@ -43,6 +44,7 @@ class RunIdentity:
     model: Mapping[str, Any]
     features: Mapping[str, Any]
     features_fingerprint: str
+    start_sha256: str = ""
 
     def require_same(self, checkpoint: Checkpoint) -> None:
         """Raise CheckpointError, naming what differs, unless `checkpoint` is of this run."""
@@ -59,6 +61,11 @@ class RunIdentity:
                 f"{checkpoint.uri} was trained on another feature set "
                 f"({record['features_fingerprint'][:12]}, now {self.features_fingerprint[:12]}).",
                 remedy="Give the feature set the run was started with, or another run_uri.",
+            )
+        if record["start_sha256"] != self.start_sha256:
+            raise CheckpointError(
+                f"{checkpoint.uri} began with other weights than are given now.",
+                remedy="Give the init_uri that the run was started with, or another run_uri.",
             )
         for name in ("arm", "seed"):
             if record[name] != getattr(self, name):
@@ -87,8 +94,6 @@ def save_checkpoint(
 
     An older checkpoint is touched only after the new one is complete, so a full disk or a kill loses nothing finished.
     """
-    uri = folder.checkpoint_uri(state.step)
-    paths.remove(paths.join(uri, MARKER))
     averaged = {**state.model.state_dict(), **_average_for_generation(folder, state.ema.snapshot(), ema)}
     tensors: dict[str, dict[str, Tensor]] = {
         MODEL: state.model.state_dict(),
@@ -98,10 +103,7 @@ def save_checkpoint(
             **{f"ema/{key}": value for key, value in state.ema.snapshot().to_tensors().items()},
         },
     }
-    for name, values in tensors.items():
-        write_tensors(paths.join(uri, name), values)
     record = {
-        "schema_version": SCHEMA_VERSION,
         "step": state.step,
         "samples": state.samples,
         "wall_s": state.wall_s,
@@ -110,13 +112,26 @@ def save_checkpoint(
         "model": dict(identity.model),
         "features": dict(identity.features),
         "features_fingerprint": identity.features_fingerprint,
+        "start_sha256": identity.start_sha256,
         "ema": {"step": state.ema.step, "sigma_rel": ema.sigma_rel, "tracked_sigma_rel": list(ema.tracked_sigma_rel)},
-        "files": {name: paths.sha256_of(paths.join(uri, name)) for name in tensors},
-        "provenance": provenance(),
     }
-    paths.write_json(paths.join(uri, MARKER), record)
+    checkpoint = write_checkpoint(folder, tensors, record)
     _remove_older(folder, state.step, keep)
-    return Checkpoint(uri, state.step, record)
+    return checkpoint
+
+
+def write_checkpoint(
+    folder: RunFolder, tensors: Mapping[str, Mapping[str, Tensor]], record: Mapping[str, Any]
+) -> Checkpoint:
+    """Write files of tensors as the checkpoint of `record["step"]`, its COMPLETE.json last."""
+    uri = folder.checkpoint_uri(record["step"])
+    paths.remove(paths.join(uri, MARKER))
+    for name, values in tensors.items():
+        write_tensors(paths.join(uri, name), values)
+    files = {name: paths.sha256_of(paths.join(uri, name)) for name in tensors}
+    whole = {"schema_version": SCHEMA_VERSION, **record, "files": files, "provenance": provenance()}
+    paths.write_json(paths.join(uri, MARKER), whole)
+    return Checkpoint(uri, record["step"], whole)
 
 
 def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: RunIdentity) -> None:

@@ -150,7 +150,7 @@ def test_full_size(name: str) -> None:
 @pytest.mark.parametrize("preset", VARIANTS)
 def test_keys_shapes_and_counts_of_every_variant(preset: str, depth: bool) -> None:
     name = f"{'deepmmaudio' if depth else 'mmaudio'}_{preset}"
-    config = mmdit_config(preset, depth="rgb_like", deepmmaudio=True) if depth else mmdit_config(preset)
+    config = mmdit_config(preset, depth="rgb_like", fusion="deepmmaudio") if depth else mmdit_config(preset)
     assert official_shapes(config) == golden_shapes(name)
     whole, trainable = parameter_count(config)
     counts = golden_json("keys/_params")[name]

@@ -67,7 +67,7 @@ def write_feature_set(
     for shard in shards:
         rows = [schema.encode_row(clip, _features(clip, schema, seed)) for clip in shard.clips]
         write_shard(str(folder), shard, schema, rows, [])
-    captions = {caption_id_of(text): text for text in _CAPTIONS}
+    captions = {caption_id_of(text): text for text in (*_CAPTIONS, "")}
     text = {key: _unit(np.random.default_rng(row), (_TEXT_TOKENS, _WIDTH)) for row, key in enumerate(captions)}
     write_captions(str(folder), schema, captions, text)
     complete_features(str(folder), manifest, schema, shards)

@@ -17,7 +17,7 @@ TOLERANCE = {1: 2e-5, 2: 1e-3}
 def golden_config(file: GoldenFile) -> MMDiTConfig:
     """Configuration of a `mm_*` or `deep_*` file, from its meta data."""
     values: dict[str, Any] = file.meta["config"]
-    deep = {"depth": "rgb_like", "deepmmaudio": True} if file.name.startswith("deep_") else {}
+    deep = {"depth": "rgb_like", "fusion": "deepmmaudio"} if file.name.startswith("deep_") else {}
     lengths = {
         "latent_length": values["latent_seq_len"],
         "rgb_length": values["clip_seq_len"],

@@ -50,7 +50,7 @@ _FLOW = MMDiTConfig(
 _FLOW_NETWORKS = {
     "v1": _FLOW,
     "v2": replace(_FLOW, version=2),
-    "DeepMMAudio": replace(_FLOW, depth="rgb_like", deepmmaudio=True),
+    "DeepMMAudio": replace(_FLOW, depth="rgb_like", fusion="deepmmaudio"),
     "depth concat": replace(_FLOW, depth="both", num_depth_scalars=3),
     "depth gated": replace(_FLOW, depth="both", num_depth_scalars=3, fusion="gated"),
 }

@@ -38,6 +38,7 @@ def small_plan(folder: Path, store: FeatureStore, depth: str = "off", arm: str =
         features_uri=store.uri,
         stop_uri=str(folder / "STOP"),
         model=model,
+        start=None,
         statistics=latent_statistics(store),
         seed=3,
         loop=LoopConfig(**{**intervals, **loop}),

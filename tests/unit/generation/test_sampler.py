@@ -93,7 +93,7 @@ def test_impossible_settings_are_refused_before_anything_is_loaded(how: dict) ->
 
 
 def test_deepmmaudio_is_not_guided_on_depth_alone() -> None:
-    network = MMDiT(mmdit_config("tiny", depth="rgb_like", deepmmaudio=True, **LENGTHS))
+    network = MMDiT(mmdit_config("tiny", depth="rgb_like", fusion="deepmmaudio", **LENGTHS))
     how = SamplingConfig(guidance=2.0, guidance_depth=6.0)
     with pytest.raises(ConfigError, match="depth alone"):
         sample_latents(network, features_of(1), noise_for(["a"], 0, (31, 40)), how)

@@ -11,8 +11,8 @@ from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import mmdit_config
 from helpers.conditions import random_features, shaken, short_config
 
-CONFIG = replace(short_config(), learned_empty_text=False)
-DEEP = replace(CONFIG, depth="rgb_like", deepmmaudio=True)
+CONFIG = short_config()
+DEEP = replace(CONFIG, depth="rgb_like", fusion="deepmmaudio")
 
 
 def official(config: MMDiTConfig = CONFIG) -> dict[str, torch.Tensor]:

@@ -32,6 +32,8 @@ def test_every_parameter_is_trained(depth: str, fusion: str) -> None:
     last = model.config.num_joint_blocks - 1
     unused = [f"joint_blocks.{last}.{stream}.q_norm.weight" for stream in ("rgb", "text")]  # nothing follows them
     for name, parameter in model.named_parameters():
+        if name == "empty_text":  # given by the text encoder
+            continue
         assert parameter.grad is not None, name
         if name in unused:
             continue
@@ -161,7 +163,7 @@ def test_half_precision_stays_near_float32(how: str) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             velocity = model(latent, time, features)
         velocity.float().square().mean().backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
     else:
         cast = {field.name: getattr(features, field.name) for field in fields(features)}
         cast = {name: value.bfloat16() if value.is_floating_point() else value for name, value in cast.items()}

@@ -21,10 +21,12 @@ from helpers.features import synthetic_schema
 DEPTHS = [(depth, fusion) for depth in ("rgb_like", "scalars", "both") for fusion in ("concat", "sum", "gated")]
 
 
-@pytest.mark.parametrize(("depth", "fusion"), DEPTHS)
-def test_depth_from_baseline_computes_the_baseline_until_trained(depth: str, fusion: str) -> None:
-    baseline = shaken(MMDiT(short_config()))
-    model = depth_from_baseline(baseline, short_config(depth, fusion))
+@pytest.mark.parametrize(
+    ("depth", "fusion", "version"), [*((*form, 2) for form in DEPTHS), ("rgb_like", "deepmmaudio", 1)]
+)
+def test_depth_from_baseline_computes_the_baseline_until_trained(depth: str, fusion: str, version: int) -> None:
+    baseline = shaken(MMDiT(replace(short_config(), version=version)))
+    model = depth_from_baseline(baseline, replace(short_config(depth, fusion), version=version))
     features = random_features(model.config)
     latent, time = torch.randn(2, 31, 40), torch.rand(2)
     with torch.inference_mode():
@@ -42,6 +44,8 @@ def test_depth_from_baseline_refuses_another_network() -> None:
     baseline = MMDiT(short_config())
     with pytest.raises(ConfigError, match="more than depth and fusion"):
         depth_from_baseline(baseline, replace(short_config("rgb_like"), hidden_width=128))
+    with pytest.raises(ConfigError, match="cannot pass the rgb features of a version 2 network"):
+        depth_from_baseline(baseline, short_config("rgb_like", "deepmmaudio"))
 
 
 @pytest.mark.parametrize(("depth", "fusion"), DEPTHS)

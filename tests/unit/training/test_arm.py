@@ -115,7 +115,7 @@ def test_validation_first_and_last_and_every_interval(straight: ArmPlan) -> None
 
 def test_both_arms_start_alike_and_see_the_same_noise(store: FeatureStore, straight: ArmPlan, tmp_path: Path) -> None:
     baseline = small_plan(tmp_path, store, "off", num_steps=2)
-    first, second = (new_state(plan, ALONE).model.state_dict() for plan in (baseline, straight))
+    first, second = (new_state(plan, store, ALONE).model.state_dict() for plan in (baseline, straight))
     assert set(first) < set(second)
     assert all(torch.equal(value, second[key]) for key, value in first.items())
     assert train_arm(baseline, ALONE)
@@ -256,7 +256,7 @@ def test_two_workers_learn_what_one_learns_and_one_can_go_on(
     copy = replace(plan, run_uri=str(tmp_path / "copy"))
     torch.multiprocessing.spawn(_work, (2, free_port, plan, copy.run_uri), nprocs=2)
     assert train_arm(copy, ALONE)
-    expected, start = files_of(straight, 7)[MODEL], new_state(straight, ALONE).model.state_dict()
+    expected, start = files_of(straight, 7)[MODEL], new_state(straight, store, ALONE).model.state_dict()
     moved = sum(float((expected[key] - start[key]).square().sum()) for key in expected)
     for run in (plan, copy):
         assert validation_of(run) == pytest.approx({**validation_of(straight), 3: validation_of(run)[3]}, rel=1e-3)

@@ -81,7 +81,7 @@ def test_a_clip_without_video_never_has_video_or_depth(store: FeatureStore) -> N
 
 def test_a_step_that_is_not_finite_changes_nothing(store: FeatureStore, tmp_path) -> None:
     plan = small_plan(tmp_path, store, "both")
-    state = new_state(plan, ALONE)
+    state = new_state(plan, store, ALONE)
     step = TrainingStep(state.model, state.model, state.optimizer, plan.optim, plan.schedule, plan.dropout)
     batch = batch_of(store, [0, 1])
     assert step(batch, training_draws(batch, 0), 0).is_finite
@@ -94,11 +94,11 @@ def test_a_step_that_is_not_finite_changes_nothing(store: FeatureStore, tmp_path
 def test_every_parameter_gets_a_gradient(store: FeatureStore, tmp_path) -> None:
     """With all conditions dropped in some clips and present in others, no parameter is left out: workers wait for each one's gradient."""
     plan = small_plan(tmp_path, store, "both")
-    state = new_state(plan, ALONE)
+    state = new_state(plan, store, ALONE)
     everything = dict.fromkeys(("video", "depth", "text"), 0.5)
     step = TrainingStep(
         state.model, state.model, state.optimizer, plan.optim, plan.schedule, DropoutConfig(**everything)
     )
     batch = batch_of(store, list(range(6)))
     step(batch, training_draws(batch, 0), 0)
-    assert not [key for key, value in state.model.named_parameters() if value.grad is None]
+    assert not [key for key, value in state.model.named_parameters() if value.requires_grad and value.grad is None]

@@ -20,7 +20,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 
 def test_does_not_depend_on_batches_or_workers(store: FeatureStore, tmp_path: Path) -> None:
-    model = new_state(small_plan(tmp_path, store, "both"), ALONE).model
+    model = new_state(small_plan(tmp_path, store, "both"), store, ALONE).model
     config = ValidationConfig(num_times=3, batch_size=2)
     loss = validation_loss(model, store, config, 0, ALONE)
     assert validation_loss(model, store, replace(config, batch_size=5), 0, ALONE) == pytest.approx(loss, rel=1e-6)
@@ -29,13 +29,13 @@ def test_does_not_depend_on_batches_or_workers(store: FeatureStore, tmp_path: Pa
 
 
 def test_another_seed_is_another_grid(store: FeatureStore, tmp_path: Path) -> None:
-    model = new_state(small_plan(tmp_path, store), ALONE).model
+    model = new_state(small_plan(tmp_path, store), store, ALONE).model
     config = ValidationConfig(num_times=2)
     assert validation_loss(model, store, config, 0, ALONE) != validation_loss(model, store, config, 1, ALONE)
 
 
 def test_number_of_clips_is_limited(store: FeatureStore, tmp_path: Path) -> None:
-    model = new_state(small_plan(tmp_path, store), ALONE).model
+    model = new_state(small_plan(tmp_path, store), store, ALONE).model
     one, two = (validation_loss(model, store, ValidationConfig(max_clips=n), 0, ALONE) for n in (1, 2))
     assert one != two
     assert Workers(ALONE.device).any(True)

@@ -1,0 +1,106 @@
+"""Where training starts from, other than a seed: published networks as runs, and the network of any checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from dmma_core.config_loading import config_from_dict, config_to_dict
+from dmma_core.data.feature_schema import FeatureSchema
+from dmma_core.errors import CheckpointError, ConfigError
+from dmma_core.models.audio_codec.mmaudio_codec import MODES
+from dmma_core.models.mmaudio_interop import from_official, recognise
+from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.presets import depth_from_baseline
+from dmma_core.storage.run_folder import Checkpoint, RunFolder
+from dmma_core.training.checkpoint import EMA, load_weights, write_checkpoint
+
+
+def bundle_of_published(state: Mapping[str, Tensor]) -> str:
+    """Name of the encoder bundle that a published network was trained with. Raises WeightsError for an unknown network."""
+    _, config = recognise(state)
+    return next(codec.name for codec in MODES.values() if codec.vae.latent_channels == config.latent_width)
+
+
+def import_published(
+    state: Mapping[str, Tensor], schema: FeatureSchema, folder: RunFolder, source: Mapping[str, str]
+) -> Checkpoint:
+    """Write a published network as checkpoint 0 of the run `folder`, for the features and the duration of `schema`.
+
+    Only the averaged network is written, for that is what is published. `source` is kept in the record.
+    Raises WeightsError for weights that are no published network, ConfigError where `schema` does not suit it.
+    """
+    name, config = recognise(state)
+    widths = {field: getattr(config, f"{field}_width") for field in ("latent", "rgb", "sync", "text")}
+    lengths: dict[str, Any] = {}
+    for field, column in (("latent", "latent_mean"), ("rgb", "rgb"), ("sync", "sync"), ("text", "text")):
+        lengths[f"{field}_length"], width = schema.spec(column).shape
+        if width != widths[field]:
+            raise ConfigError(
+                f"{name} takes {field} features of width {widths[field]}, the bundle {schema.bundle} gives {width}.",
+                remedy=f"Use the bundle {bundle_of_published(state)}.",
+            )
+    model = from_official(state, replace(config, **lengths))
+    record = {
+        "step": 0,
+        "samples": 0,
+        "arm": name,
+        "model": config_to_dict(model.config),
+        "features": schema.to_dict(),
+        "source": dict(source),
+    }
+    return write_checkpoint(folder, {EMA: model.state_dict()}, record)
+
+
+def network_from(start: Checkpoint, config: MMDiTConfig, seed: int) -> MMDiT:
+    """The averaged network of `start` as one of `config`: itself, at other lengths, or with depth added.
+
+    Depth that is added has no effect until trained; `seed` draws its weights. Raises ConfigError where `config` is not
+    within reach, CheckpointError for a damaged file.
+    """
+    stored = _within_reach(start, config)
+    model = MMDiT(stored)
+    load_weights(model, start)
+    if stored.depth == config.depth:
+        model.config = config
+        return model
+    return depth_from_baseline(model, config, seed)
+
+
+def require_start(start: Checkpoint, config: MMDiTConfig, schema: FeatureSchema) -> None:
+    """Raise ConfigError or CheckpointError unless training of `config` on features of `schema` can begin at `start`.
+
+    Encoders must be the same; a network without depth never saw the depth encoder's features.
+    """
+    _within_reach(start, config)
+    seen: Mapping[str, Any] = start.record["features"]["encoders"]
+    roles = [role for role in schema.encoders if role != "depth" or start.record["model"]["depth"] != "off"]
+    if differing := [role for role in roles if seen.get(role) != schema.encoders[role]]:
+        raise CheckpointError(
+            f"{start.uri} was trained on features of other encoders: {', '.join(differing)} differ.",
+            remedy="Extract the features with the encoders of that checkpoint, or start from another one.",
+        )
+
+
+def _within_reach(start: Checkpoint, config: MMDiTConfig) -> MMDiTConfig:
+    """The configuration of the network in `start`, at the lengths of `config`."""
+    if EMA not in start.record["files"]:
+        raise CheckpointError(f"{start.uri} has no {EMA}.", remedy="Start from a checkpoint of a training run.")
+    stored = config_from_dict(MMDiTConfig, start.record["model"], start.uri)
+    stored = replace(
+        stored,
+        latent_length=config.latent_length,
+        rgb_length=config.rgb_length,
+        sync_length=config.sync_length,
+    )
+    if stored.depth == "off":  # then these two mean nothing
+        stored = replace(stored, fusion=config.fusion, num_depth_scalars=config.num_depth_scalars)
+    wanted = replace(config, depth="off") if stored.depth == "off" else config
+    have, want = config_to_dict(stored), config_to_dict(wanted)
+    if differing := [f"{key} {have[key]} (wanted: {want[key]})" for key in want if have[key] != want[key]]:
+        raise ConfigError(
+            f"The network in {start.uri} is another one: {', '.join(differing)}.",
+            remedy="Set preset, depth and fusion as they were there; only a network without depth can be given another.",
+        )
+    return stored

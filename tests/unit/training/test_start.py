@@ -1,0 +1,152 @@
+"""Training that starts from other weights than a seed's: an own run's, or a published network's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmma_core.data.feature_schema import FeatureSchema
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.errors import CheckpointError, ConfigError
+from dmma_core.models.conditioning import ConditionFeatures
+from dmma_core.models.mmaudio_interop import to_official
+from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.presets import config_for_features, initialise, mmdit_config
+from dmma_core.storage.run_folder import MARKER, Checkpoint, RunFolder
+from dmma_core.tensors import TensorSpec
+from dmma_core.training.arm import ArmPlan, new_state, train_arm
+from dmma_core.training.checkpoint import EMA, write_checkpoint
+from dmma_core.training.start import bundle_of_published, import_published, network_from, require_start
+from helpers.features import synthetic_schema, write_feature_set
+from helpers.training import ALONE, small_plan
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return write_feature_set(tmp_path_factory.mktemp("data") / "features")
+
+
+@pytest.fixture(scope="module")
+def trained(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    plan = small_plan(tmp_path_factory.mktemp("runs"), store)
+    assert train_arm(plan, ALONE)
+    return RunFolder(plan.run_uri).checkpoint()
+
+
+def starting_from(plan: ArmPlan, start: Checkpoint) -> ArmPlan:
+    return replace(plan, start=start, statistics=None)
+
+
+def test_an_arm_starts_with_the_averaged_network_and_its_statistics(
+    store: FeatureStore, trained: Checkpoint, tmp_path: Path
+) -> None:
+    state = new_state(starting_from(small_plan(tmp_path, store), trained), store, ALONE)
+    expected = trained.read(EMA)
+    assert all(torch.equal(value, expected[name]) for name, value in state.model.state_dict().items())
+
+
+@pytest.mark.parametrize("depth", ["rgb_like", "both"])
+def test_depth_that_is_added_has_no_effect_until_trained(
+    depth: str, store: FeatureStore, trained: Checkpoint, tmp_path: Path
+) -> None:
+    plan = starting_from(small_plan(tmp_path, store, depth), trained)
+    require_start(trained, plan.model, store.schema)
+    model, baseline = (network_from(trained, replace(plan.model, depth=kind), 0) for kind in (depth, "off"))
+    features, latent, time = features_for(plan.model), torch.randn(2, plan.model.latent_length, 40), torch.rand(2)
+    with torch.inference_mode():
+        assert torch.equal(model(latent, time, features), baseline(latent, time, features))
+    assert train_arm(plan, ALONE)
+
+
+def test_a_run_goes_on_only_with_the_weights_it_began_with(
+    store: FeatureStore, trained: Checkpoint, tmp_path: Path
+) -> None:
+    plan = starting_from(small_plan(tmp_path, store, num_steps=2), trained)
+    assert train_arm(plan, ALONE)
+    longer = replace(plan, loop=replace(plan.loop, num_steps=4))
+    with pytest.raises(CheckpointError, match="began with other weights"):
+        train_arm(replace(longer, start=None, statistics=small_plan(tmp_path, store).statistics), ALONE)
+    assert train_arm(longer, ALONE)
+
+
+def test_another_architecture_is_refused_with_its_numbers(store: FeatureStore, trained: Checkpoint) -> None:
+    with pytest.raises(ConfigError, match=r"hidden_width 32 \(wanted: 64\)"):
+        require_start(trained, config_for_features("tiny", store.schema), store.schema)
+
+
+def test_depth_cannot_be_taken_away(store: FeatureStore, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, store, "both", num_steps=2)
+    assert train_arm(plan, ALONE)
+    with pytest.raises(ConfigError, match=r"depth both \(wanted: off\)"):
+        require_start(RunFolder(plan.run_uri).checkpoint(), replace(plan.model, depth="off"), store.schema)
+
+
+def test_features_of_other_encoders_are_refused(store: FeatureStore, trained: Checkpoint, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, store)
+    encoders = {**store.schema.encoders, "depth": "other"}
+    require_start(trained, plan.model, replace(store.schema, encoders=encoders))  # it never saw depth
+    with pytest.raises(CheckpointError, match="other encoders: clip differ"):
+        require_start(trained, plan.model, replace(store.schema, encoders={**encoders, "clip": "other"}))
+
+
+def published_schema(duration_s: float) -> FeatureSchema:
+    """The tiny lengths of `duration_s` with the widths that the published 16 kHz network takes."""
+    small = synthetic_schema(duration_s)
+    widths = {"latent_mean": 20, "latent_std": 20, "rgb": 1024, "depth": 1024, "depth_scalars": 4, "sync": 768}
+    tensors = tuple(replace(spec, shape=(spec.shape[0], widths[spec.name])) for spec in small.tensors)
+    return replace(small, bundle="mmaudio_16k", tensors=tensors, text=TensorSpec("text", (77, 1024)))
+
+
+@pytest.mark.slow
+def test_a_published_network_becomes_a_run_and_learns_depth(tmp_path: Path) -> None:
+    """At full size, with random weights in the published layout; and for another duration than eight seconds."""
+    original = MMDiT(mmdit_config("small_16k"))
+    initialise(original, seed=5)
+    original.set_latent_statistics(torch.full((20,), 0.5), torch.full((20,), 2.0))
+    state = to_official(original)
+    assert bundle_of_published(state) == "mmaudio_16k"
+    schema = published_schema(1.0)
+    checkpoint = import_published(state, schema, RunFolder(str(tmp_path / "run")), {"file": "x.pth"})
+    assert checkpoint.record["arm"] == "small_16k"
+    found = RunFolder(str(tmp_path / "run")).checkpoint()
+    config = config_for_features("small_16k", schema, "both")
+    require_start(found, config, schema)
+    model = network_from(found, config, seed=0)
+    assert torch.equal(model.latent_std, original.latent_std)
+    original.set_lengths(config.latent_length, config.rgb_length, config.sync_length)
+    features, latent, time = features_for(config), torch.randn(2, config.latent_length, 20), torch.rand(2)
+    with torch.inference_mode():
+        assert torch.equal(model(latent, time, features), original(latent, time, features))
+
+
+def test_a_bundle_of_other_widths_is_refused(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        state = to_official(MMDiT(mmdit_config("small_44k")))
+    with pytest.raises(ConfigError, match=r"latent features of width 40.*Use the bundle mmaudio_44k"):
+        import_published(state, published_schema(1.0), RunFolder(str(tmp_path)), {})
+    assert not list(tmp_path.rglob(MARKER))
+
+
+def test_a_checkpoint_without_the_averaged_network_is_refused(
+    store: FeatureStore, trained: Checkpoint, tmp_path: Path
+) -> None:
+    record = {key: value for key, value in trained.record.items() if key not in ("files", "schema_version")}
+    bare = write_checkpoint(RunFolder(str(tmp_path)), {"model.safetensors": trained.read("model.safetensors")}, record)
+    with pytest.raises(CheckpointError, match=r"has no ema\.safetensors"):
+        require_start(bare, small_plan(tmp_path, store).model, store.schema)
+
+
+def features_for(config: MMDiTConfig) -> ConditionFeatures:
+    """Random features of two clips."""
+    present_B = torch.ones(2, dtype=torch.bool)
+    return ConditionFeatures(
+        rgb_BTD=torch.randn(2, config.rgb_length, config.rgb_width),
+        depth_BTD=torch.randn(2, config.rgb_length, config.rgb_width),
+        depth_scalars_BTK=torch.randn(2, config.rgb_length, config.num_depth_scalars),
+        sync_BSD=torch.randn(2, config.sync_length, config.sync_width),
+        text_BND=torch.randn(2, config.text_length, config.text_width),
+        present_video_B=present_B,
+        present_depth_B=present_B,
+        present_text_B=present_B,
+    )
