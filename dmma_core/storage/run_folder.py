@@ -9,6 +9,7 @@ A checkpoint's COMPLETE.json describes everything that is needed to build its ne
 copied alone.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,13 +65,16 @@ class RunFolder:
         return paths.join(self.uri, "metrics.jsonl")
 
     def checkpoint_uri(self, step: int) -> str:
-        return paths.join(self.uri, "checkpoints", f"step={step:09d}")
+        return paths.join(self.uri, "checkpoints", step_name(step))
+
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, ascending, also of those without a marker: leftovers of a killed run."""
+        found = (step_of(name) for name in paths.list_folders(paths.join(self.uri, "checkpoints")))
+        return sorted(step for step in found if step is not None)
 
     def complete_steps(self) -> list[int]:
-        """Steps of all checkpoints with a marker, ascending. Folders without one are leftovers of a killed run."""
-        base = paths.join(self.uri, "checkpoints")
-        names = [name for name in paths.list_folders(base) if name.startswith("step=")]
-        return sorted(int(name[5:]) for name in names if paths.exists(paths.join(base, name, MARKER)))
+        """Steps of all checkpoints with a marker, ascending."""
+        return [step for step in self.steps() if paths.exists(paths.join(self.checkpoint_uri(step), MARKER))]
 
     def checkpoint(self, step: int | None = None) -> Checkpoint:
         """The checkpoint of `step`, or the newest complete one. Raises IncompleteError where there is none."""
@@ -88,3 +92,14 @@ class RunFolder:
                 f"{uri} has schema version {record.get('schema_version')!r}, expected {SCHEMA_VERSION}."
             )
         return Checkpoint(uri, record["step"], record)
+
+
+def step_name(step: int) -> str:
+    return f"step={step:09d}"
+
+
+def step_of(name: str) -> int | None:
+    """The step that `step_name` made this name of; None for any other name, such as that of a copy made by hand."""
+    digits = re.fullmatch("step=([0-9]+)", name)
+    step = int(digits[1]) if digits else 0
+    return step if name == step_name(step) else None

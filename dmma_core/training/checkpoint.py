@@ -19,7 +19,7 @@ from dmma_core.errors import CheckpointError, DmmaError
 from dmma_core.models.mmdit import MMDiT
 from dmma_core.provenance import provenance
 from dmma_core.storage import paths
-from dmma_core.storage.run_folder import MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder
+from dmma_core.storage.run_folder import MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder, step_name, step_of
 from dmma_core.storage.tensor_files import read_tensors, write_tensors
 from dmma_core.training.configs import EmaConfig
 from dmma_core.training.ema import EmaSnapshot, PostHocEma, synthesise
@@ -27,6 +27,7 @@ from dmma_core.training.optim import load_optimizer_tensors, optimizer_tensors
 
 EMA = "ema.safetensors"
 STATE = "state.safetensors"
+_SUFFIX = ".safetensors"
 _log = logging.getLogger(__name__)
 
 
@@ -175,8 +176,9 @@ def read_snapshots(folder: RunFolder, last_step: int) -> list[EmaSnapshot]:
     base = paths.join(folder.uri, "ema_snapshots")
     if not paths.exists(base):
         return []
-    steps = [(int(uri.rsplit("step=", 1)[-1].split(".")[0]), uri) for uri in paths.list_files(base, ".safetensors")]
-    return [EmaSnapshot.from_tensors(step, read_tensors(uri)) for step, uri in steps if step <= last_step]
+    names = (uri[len(base) + 1 :].removesuffix(_SUFFIX) for uri in paths.list_files(base, _SUFFIX))
+    steps = [step for step in map(step_of, names) if step is not None and step <= last_step]
+    return [EmaSnapshot.from_tensors(step, read_tensors(_snapshot_uri(folder, step))) for step in steps]
 
 
 def _average_for_generation(folder: RunFolder, now: EmaSnapshot, config: EmaConfig) -> dict[str, Tensor]:
@@ -190,21 +192,20 @@ def _average_for_generation(folder: RunFolder, now: EmaSnapshot, config: EmaConf
 
 def _remove_older(folder: RunFolder, newest: int, keep: int) -> None:
     """Remove complete checkpoints beyond the newest `keep`, and unmarked leftovers; failing to is only a warning."""
-    base = paths.join(folder.uri, "checkpoints")
-    complete = [step for step in folder.complete_steps() if step <= newest]
-    kept = {folder.checkpoint_uri(step).rsplit("/", 1)[-1] for step in complete[-keep:]}
-    for name in paths.list_folders(base):
-        if name in kept or not name.startswith("step=") or int(name[5:]) > newest:
+    kept = [step for step in folder.complete_steps() if step <= newest][-keep:]
+    for step in folder.steps():
+        if step in kept or step > newest:
             continue
+        uri = folder.checkpoint_uri(step)
         try:
-            paths.remove(paths.join(base, name, MARKER))  # first, so that a half-removed one is not taken for complete
-            paths.remove(paths.join(base, name))
+            paths.remove(paths.join(uri, MARKER))  # first, so that a half-removed one is not taken for complete
+            paths.remove(uri)
         except DmmaError as error:
-            _log.warning("The old checkpoint %s/%s stays: %s", base, name, error)
+            _log.warning("The old checkpoint %s stays: %s", uri, error)
 
 
 def _snapshot_uri(folder: RunFolder, step: int) -> str:
-    return paths.join(folder.uri, "ema_snapshots", f"step={step:09d}.safetensors")
+    return paths.join(folder.uri, "ema_snapshots", step_name(step) + _SUFFIX)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -157,6 +157,21 @@ def test_keeps_the_newest_checkpoints_and_every_snapshot(straight: ArmPlan) -> N
     assert [snapshot.step for snapshot in read_snapshots(folder, 5)] == [2, 4]
 
 
+def test_copies_made_by_hand_are_left_alone(store: FeatureStore, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, store, num_steps=2)
+    assert train_arm(plan, ALONE)
+    folder = RunFolder(plan.run_uri)
+    copies = [Path(f"{folder.checkpoint_uri(2)}-copy"), Path(folder.uri) / "checkpoints" / "step=2"]
+    for copy in copies:
+        shutil.copytree(folder.checkpoint_uri(2), copy)
+    snapshot = Path(folder.uri) / "ema_snapshots" / "step=000000002.safetensors"
+    shutil.copy(snapshot, snapshot.with_stem("step=000000002-copy"))
+    assert train_arm(replace(plan, loop=replace(plan.loop, num_steps=4, keep_checkpoints=1)), ALONE)
+    assert folder.complete_steps() == [4]
+    assert [snapshot.step for snapshot in read_snapshots(folder, 4)] == [2, 4]
+    assert all(copy.is_dir() for copy in copies)
+
+
 def test_another_average_can_be_made_afterwards(straight: ArmPlan) -> None:
     folder = RunFolder(straight.run_uri)
     made = synthesise(read_snapshots(folder, 6), sigma_rel=0.05)
