@@ -42,6 +42,10 @@ class StorageError(DmmaError):
     """A path that is missing, unreadable, not writable, or a full disk."""
 
 
+class AbsentError(StorageError):
+    """The storage answers, and says that there is no such file."""
+
+
 class MediaError(DmmaError):
     """A video or sound file that cannot be used. `reason` is a stable identifier for the rejected list."""
 
@@ -63,7 +67,7 @@ class CheckpointError(DmmaError):
 
 
 class WeightsError(DmmaError):
-    """Published weights that are missing, truncated, or have another sha256 than the registry."""
+    """Published weights that are missing, damaged, changed, or of another network."""
 
 
 class TrainingError(DmmaError):

@@ -7,7 +7,7 @@ set once, or in its rejected list with the reason.
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -135,10 +135,10 @@ def _encoded(
     pool: _Pool,
     load: LoadBundle,
     tolerate_deaths: bool = False,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table]:
     """Encoded clips of all batches of `work`, in the order in which they are ready.
 
-    A batch whose worker dies twice ends the iteration, or is left out with `tolerate_deaths`.
+    A batch whose worker dies twice ends the iteration, or is left out with `tolerate_deaths`. Closing it ends the work.
     """
     if not work:
         return

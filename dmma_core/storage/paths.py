@@ -19,7 +19,7 @@ from typing import IO, Any
 import fsspec
 from pyarrow import fs as pafs
 
-from dmma_core.errors import StorageError
+from dmma_core.errors import AbsentError, StorageError
 
 _CHUNK_BYTES = 1 << 20
 _CONNECT_LIMIT_S = 30.0
@@ -213,7 +213,7 @@ def _sentences(uri: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise StorageError(f"There is no {uri}.", remedy="Check the path, or run the job that writes it.") from error
+        raise AbsentError(f"There is no {uri}.", remedy="Check the path, or run the job that writes it.") from error
     except PermissionError as error:
         raise StorageError(f"{uri} may not be accessed ({error}).", remedy="Check its permissions.") from error
     except IsADirectoryError as error:
@@ -222,17 +222,24 @@ def _sentences(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri} lies below a file, a folder was expected.", remedy="Check the path.") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
+            place = tempfile.gettempdir() if is_remote(uri) else uri  # what is remote is copied there first
             raise StorageError(
-                f"The disk is full: {uri} could not be written.", remedy="Free space and run again."
+                f"The disk is full: {place} could not be written.", remedy="Free space and run again."
             ) from error
-        raise StorageError(f"{uri} could not be read or written ({error}).", remedy="Check the storage.") from error
+        raise StorageError(
+            f"{uri} could not be read or written ({_one_line(error)}).", remedy="Check the storage."
+        ) from error
     except _remote_errors(uri) as error:
         if isinstance(error, ValueError) and not str(error).startswith("Bad Request"):
             raise
         raise StorageError(
-            f"The storage refused {uri} ({str(error) or type(error).__name__}).",
+            f"The storage refused {uri} ({_one_line(error)}).",
             remedy="Check the bucket's name, the network, and `gcloud auth application-default login`.",
         ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _remote_errors(uri: str) -> tuple[type[Exception], ...]:
@@ -240,7 +247,7 @@ def _remote_errors(uri: str) -> tuple[type[Exception], ...]:
     if not is_remote(uri):
         return ()
     from aiohttp import ClientError
-    from gcsfs.retry import HttpError
+    from gcsfs.retry import ChecksumError, HttpError
     from google.auth.exceptions import GoogleAuthError
 
-    return ClientError, HttpError, GoogleAuthError, ValueError
+    return ClientError, HttpError, ChecksumError, GoogleAuthError, ValueError

@@ -3,6 +3,7 @@
 INPUT   one row per batch of clips: `shard` int64, `clips` list of Clip as structs.
 OUTPUT  one row per clip: `shard`, `clip` (struct), `reason` and `detail` (empty strings unless rejected), `audio`
         (float32 bytes) and `frames:<name>` (uint8 bytes of [T, H, W, 3]) for every frame request; null where absent.
+        STORAGE_FAILED is no reason to reject a clip, but to end the job: the storage is at fault, not the clip.
 SIZE    one task takes one core; its output, batch size times the decoded clip, is one block in the object store.
 """
 
@@ -14,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from dmma_core.data.manifest import Clip, Rejected, arrow_schema_of
-from dmma_core.errors import MediaError, StorageError
+from dmma_core.errors import AbsentError, MediaError, StorageError
 from dmma_core.storage.media import DecodedClip, FrameRequest, decode_clip
+
+STORAGE_FAILED = "storage_failed"
 
 
 @dataclass(frozen=True)
@@ -100,4 +103,6 @@ def _column(request_name: str) -> str:
 def _reason_of(error: Exception) -> str:
     if isinstance(error, MediaError):
         return error.reason
-    return "unreadable" if isinstance(error, StorageError) else "decode_failed"
+    if isinstance(error, AbsentError):
+        return "absent"
+    return STORAGE_FAILED if isinstance(error, StorageError) else "decode_failed"

@@ -5,27 +5,36 @@ OUTPUT  part files with their markers, through `ShardCollector`.
 SIZE    a clip's features are a tenth of a megabyte to one megabyte; the shards in work, a few, are held in memory.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator
+from contextlib import closing
 
 import pyarrow as pa
 
 from dmma_core.data.extraction import ShardCollector
 from dmma_core.data.manifest import Rejected
+from dmma_core.errors import StorageError
 from dmma_core.log import Progress
+from ray_jobs.stages.decode import STORAGE_FAILED
 
 _STAGE_COLUMNS = ("shard", "reason", "detail")
 
 
-def write_encoded(tables: Iterable[pa.Table], collector: ShardCollector, progress: Progress) -> int:
-    """Hand every row to the collector; returns how many clips were rejected."""
+def write_encoded(tables: Generator[pa.Table], collector: ShardCollector, progress: Progress) -> int:
+    """Hand every row to the collector; returns how many clips were rejected.
+
+    Raises StorageError, and ends the work behind `tables`, where the storage did not give a clip's file.
+    """
     num_rejected = 0
-    for table in tables:
-        for row in table.to_pylist():
-            shard, reason, detail = (row.pop(name) for name in _STAGE_COLUMNS)
-            if reason:
-                num_rejected += 1
-                collector.add(shard, Rejected(row["clip_id"], row["source_uri"], reason, detail))
-            else:
-                collector.add(shard, row)
-        progress.advance(table.num_rows, f"{num_rejected} rejected" if num_rejected else "")
+    with closing(tables):
+        for table in tables:
+            for row in table.to_pylist():
+                shard, reason, detail = (row.pop(name) for name in _STAGE_COLUMNS)
+                if reason == STORAGE_FAILED:
+                    raise StorageError(detail, remedy="Then run the same command again; finished shards are kept.")
+                if reason:
+                    num_rejected += 1
+                    collector.add(shard, Rejected(row["clip_id"], row["source_uri"], reason, detail))
+                else:
+                    collector.add(shard, row)
+            progress.advance(table.num_rows, f"{num_rejected} rejected" if num_rejected else "")
     return num_rejected

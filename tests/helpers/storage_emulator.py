@@ -1,7 +1,8 @@
 """A Google Cloud Storage server on loopback, in this process: the one gs:// the tests ever see.
 
 gcp-storage-emulator does the work. Three things that gcsfs relies on are added here: requests are accepted in threads,
-`moveTo` renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites).
+`moveTo` renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites). And it can
+refuse everything, as a bucket does whose permission was lost.
 """
 
 # ruff: noqa: N802  (the handler names are those of http.server)
@@ -26,7 +27,7 @@ _MOVE = re.compile(r"(?:/storage/v1)?/b/(?P<bucket>[^/]+)/o/(?P<source>[^/]+)/mo
 
 
 class StorageEmulator:
-    """The running server: `url` for STORAGE_EMULATOR_HOST, `make_bucket` for a new empty bucket."""
+    """The running server: `url` for STORAGE_EMULATOR_HOST, `make_bucket` for a new empty bucket, `refusing` for an outage."""
 
     def __init__(self) -> None:
         self._storage = Storage(use_memory_fs=True)
@@ -38,6 +39,18 @@ class StorageEmulator:
         with self._server.lock:
             create_bucket(name, self._storage)
         return f"gs://{name}"
+
+    @contextmanager
+    def refusing(self, object_part: str = "") -> Iterator[None]:
+        """Answer "forbidden" inside the block to whatever asks for objects with `object_part` in their names.
+
+        gcsfs gives up at once, as it does not where the server is silent or away: then it tries for half a minute.
+        """
+        self._server.refused = object_part
+        try:
+            yield
+        finally:
+            self._server.refused = None
 
 
 @contextmanager
@@ -61,9 +74,19 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self.lock = threading.Lock()  # the emulator's storage knows nothing of threads
+        self.refused: str | None = None
 
 
 class _Handler(RequestHandler):
+    def parse_request(self) -> bool:
+        """Read the request's head; False where it was answered already."""
+        if not super().parse_request():
+            return False
+        if self.server.refused is None or self.server.refused not in unquote(self.path):
+            return True
+        self._answer(403, {"error": {"code": 403, "message": "forbidden for a while"}})
+        return False
+
     def do_GET(self) -> None:
         with self.server.lock:
             super().do_GET()

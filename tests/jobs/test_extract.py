@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,13 @@ import pytest
 
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.manifest import Clip, Rejected, read_rows
-from dmma_core.errors import IncompleteError, SchemaError
+from dmma_core.errors import IncompleteError, SchemaError, StorageError
 from dmma_core.job_configs import ExtractConfig
 from dmma_core.storage import paths
 from dmma_core.storage.media import decode_clip
 from helpers.clips import CAPTIONS, clip_of, manifest_of, write_clips, write_sound
 from helpers.random_bundle import load_fatal_bundle, load_random_bundle
+from helpers.storage_emulator import StorageEmulator
 from ray_jobs.extract import extract, run
 
 NUM_CLIPS = 7
@@ -125,7 +127,7 @@ def test_bad_clips_are_listed_with_their_reason(ray_cluster: None, clips: list[C
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(Path(clips[0].source_uri).read_bytes()[:2000])
     short = replace(clips[1], clip_id="short", start_s=1.0)
-    gone = replace(clips[1], clip_id="gone", source_uri=str(tmp_path / "gone.mp4"))
+    gone = replace(clips[1], clip_id="gone", source_uri=str(tmp_path / "gone.mp4"))  # its folder is there
     sound = clip_of(write_sound(tmp_path / "sound.flac", seed=3), caption="")
     manifest_of(f"{tmp_path}/manifest", [clips[0], clip_of(broken), short, gone, sound])
     extract(configure(tmp_path), LOAD)
@@ -133,19 +135,33 @@ def test_bad_clips_are_listed_with_their_reason(ray_cluster: None, clips: list[C
     assert [clip.clip_id for clip in store.clips] == ["clip-000", "sound"]
     rejected = {row.clip_id: row for row in read_rows(f"{tmp_path}/features/rejected.parquet", Rejected)}
     reasons = {clip_id: row.reason for clip_id, row in rejected.items()}
-    assert reasons == {"broken": "cannot_open", "gone": "unreadable", "short": "too_short"}
+    assert reasons == {"broken": "cannot_open", "gone": "absent", "short": "too_short"}
     assert "gone.mp4" in rejected["gone"].detail
     values = store.read(1)
-    assert not any(values[name].any() for name in ("rgb", "depth", "depth_scalars", "sync", "text"))
+    assert not any(values[name].any() for name in ("rgb", "depth", "depth_scalars", "sync"))
+    np.testing.assert_array_equal(values["text"], store.empty_text)
     assert values["latent_mean"].any()
 
 
 def test_a_set_of_which_nothing_is_left_is_an_error(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:
-    gone = [replace(clip, source_uri=str(tmp_path / "unmounted" / clip.clip_id)) for clip in clips]
+    gone = [replace(clip, source_uri=str(tmp_path / f"{clip.clip_id}.mp4")) for clip in clips]
     manifest_of(f"{tmp_path}/manifest", gone)
-    with pytest.raises(SchemaError, match=r"7 of the 7 clips .* unreadable: There is no"):
+    with pytest.raises(SchemaError, match=r"7 of the 7 clips .* absent: There is no"):
         extract(configure(tmp_path, clips_per_shard=20), LOAD)
     assert not paths.exists(f"{tmp_path}/features/FEATURES.json")
+
+
+def test_a_lost_mount_stops_the_extraction(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:
+    """One clip of a shard of seven would be tolerated as a bad one."""
+    (tmp_path / "mount").mkdir()
+    lost = replace(clips[3], source_uri=str(tmp_path / "mount" / "clip.mp4"))
+    manifest_of(f"{tmp_path}/manifest", [*clips[:3], lost, *clips[4:]])
+    with pytest.raises(StorageError, match=r"folder .*/mount is gone or empty\. Is its disk mounted\?.* run the same"):
+        extract(configure(tmp_path, clips_per_shard=20), LOAD)
+    assert not paths.exists(f"{tmp_path}/features/rejected.parquet")
+    shutil.copy(clips[3].source_uri, lost.source_uri)
+    extract(configure(tmp_path, clips_per_shard=20), LOAD)
+    assert [clip.clip_id for clip in FeatureStore(f"{tmp_path}/features").clips] == [clip.clip_id for clip in clips]
 
 
 def test_extraction_on_a_bucket(ray_cluster: None, extracted: ExtractConfig, clips: list[Clip], bucket: str) -> None:
@@ -163,6 +179,34 @@ def test_extraction_on_a_bucket(ray_cluster: None, extracted: ExtractConfig, cli
     for row in range(NUM_CLIPS):
         for name, value in local.read(row).items():
             np.testing.assert_array_equal(remote.read(row)[name], value)
+
+
+def test_a_bucket_that_is_lost_on_the_way_costs_no_clip(
+    ray_cluster: None, clips: list[Clip], bucket: str, gs_server: StorageEmulator, tmp_path: Path
+) -> None:
+    """The videos cannot be read any more once the first shard is written; the features lie elsewhere."""
+    uploaded = []
+    for number in range(20):
+        uri = f"{bucket}/videos/clip-{number:03d}.mp4"
+        paths.write_bytes(uri, Path(clips[number % NUM_CLIPS].source_uri).read_bytes())
+        uploaded.append(replace(clips[number % NUM_CLIPS], clip_id=f"clip-{number:03d}", source_uri=uri))
+    manifest_of(f"{tmp_path}/manifest", uploaded)
+    config = configure(tmp_path, clips_per_shard=2, clips_per_batch=1)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(extract, config, LOAD)
+        while not (done := sorted((tmp_path / "features").glob("part-*.json"))):
+            assert not running.done()
+            time.sleep(0.02)
+        with (
+            gs_server.refusing("videos/"),
+            pytest.raises(StorageError, match=r"Forbidden.* run the same command again"),
+        ):
+            running.result()
+    assert not paths.exists(f"{tmp_path}/features/FEATURES.json")
+    before = {path: path.stat().st_mtime_ns for path in done}
+    extract(config, LOAD)
+    assert [clip.clip_id for clip in FeatureStore(config.out_uri).clips] == [clip.clip_id for clip in uploaded]
+    assert before == {path: path.stat().st_mtime_ns for path in done}
 
 
 def test_a_clip_that_kills_its_worker_is_rejected_alone(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def decode_clip(
     `decoder` is "pyav", or "decord" for the pictures alone, which refuses files with edit lists.
 
     Raises MediaError with the reason "cannot_open", "no_video", "no_audio" (wanted, but absent), "too_short",
-    "damaged", "unsupported" or "edit_list"; StorageError where the file is absent.
+    "damaged", "unsupported" or "edit_list"; AbsentError where there is no such file; StorageError where the storage does
+    not give it.
     """
     if decoder not in ("pyav", "decord"):
         raise ConfigError(f"There is no decoder {decoder!r}.", remedy='Use "pyav" or "decord".')
@@ -69,10 +70,10 @@ def decode_clip(
             _sample_with_decord(source, samplers)
         decoding = _Decoding(source, [] if decoder == "decord" else samplers, start_s, start_s + duration_s)
         decoding.run(with_sound=bool(sample_rate_hz))
-    audio_A = None
-    if sample_rate_hz:
-        decoding.check_sound_reaches(start_s + duration_s)
-        audio_A = decoding.sound.cut(start_s, num_samples, sample_rate_hz)
+        audio_A = None
+        if sample_rate_hz:
+            decoding.check_sound_reaches(start_s + duration_s)
+            audio_A = decoding.sound.cut(start_s, num_samples, sample_rate_hz)
     frames = {sampler.request.name: sampler.frames_THWC for sampler in samplers}
     return DecodedClip(frames, audio_A, sample_rate_hz or 0, decoding.num_damaged)
 
@@ -91,8 +92,8 @@ def decode_audio(
     with open_media(uri) as source:
         decoding = _Decoding(source, [], start_s, float("inf"))
         decoding.run(with_sound=True)
-    decoding.check_sound_reaches(start_s)
-    return decoding.sound.cut(start_s, None, sample_rate_hz)
+        decoding.check_sound_reaches(start_s)
+        return decoding.sound.cut(start_s, None, sample_rate_hz)
 
 
 class _Decoding:

@@ -1,5 +1,6 @@
 """Open a media file: where it lies, which streams it has, where its time zero is, and whether its end is missing."""
 
+import os
 import shutil
 import struct
 import tempfile
@@ -10,7 +11,7 @@ from typing import IO, Any
 
 import av
 
-from dmma_core.errors import MediaError
+from dmma_core.errors import AbsentError, MediaError, StorageError
 from dmma_core.storage import paths
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
@@ -39,23 +40,62 @@ class MediaSource:
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[str]:
-    """Local path of `uri`: the file itself, or a temporary copy of a remote one."""
+    """Local path of `uri`: the file itself, or a temporary copy of a remote one.
+
+    Raises AbsentError where there is no such file, StorageError where the storage does not give it.
+    """
     if not paths.is_remote(uri):
-        with paths.open_read(uri):  # an absent or unreadable file becomes a sentence here
-            pass
-        yield paths.filesystem_of(uri)[1]
+        path = paths.filesystem_of(uri)[1]
+        try:
+            with paths.open_read(uri):  # an absent or unreadable file becomes a sentence here
+                pass
+        except AbsentError as error:
+            if not _holds_anything(folder := os.path.dirname(path)):
+                raise StorageError(
+                    f"There is no {uri}, and its folder {folder} is gone or empty.",
+                    remedy="Is its disk mounted? Bring the folder back, or run `dmma clean` again without it.",
+                ) from error
+            raise
+        yield path
         return
     with tempfile.NamedTemporaryFile(prefix="dmma-media-") as copy:
         with paths.open_read(uri) as remote:
             shutil.copyfileobj(remote, copy)
-        copy.flush()
+            copy.flush()
         yield copy.name
+
+
+def _holds_anything(folder: str) -> bool:
+    """Whether a local folder is there and not empty. A lost mount leaves an empty one, or none."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
+
+
+@contextmanager
+def _damage_proven(path: str) -> Iterator[None]:
+    """Before a MediaError leaves the block, read all bytes of the local file `path`.
+
+    FFmpeg tells a disk that does not answer from damaged contents no better than by their error codes, which some of
+    its readers use for both. Raises StorageError where the bytes cannot be read: then the file is not at fault.
+    """
+    try:
+        yield
+    except MediaError:
+        paths.sha256_of(path)
+        raise
 
 
 @contextmanager
 def open_media(uri: str) -> Iterator[MediaSource]:
-    """Open `uri` for decoding, one thread a stream. Raises MediaError "cannot_open", StorageError where it is absent."""
-    with local_copy(uri) as path:
+    """Open `uri` for decoding, one thread a stream.
+
+    Raises MediaError "cannot_open", AbsentError where there is no such file, and StorageError where the storage does not
+    give it, instead of any MediaError of the block.
+    """
+    with local_copy(uri) as path, _damage_proven(path):
         try:
             container = av.open(path, container_options=_ONLY_THE_FILE_ITSELF)
         except av.error.FFmpegError as error:

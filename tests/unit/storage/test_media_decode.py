@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dmma_core.errors import ConfigError, MediaError, StorageError
+from dmma_core.errors import AbsentError, ConfigError, MediaError, StorageError
 from dmma_core.storage.media import FrameRequest, decode_audio, decode_clip, missing_bytes, stream_kinds, write_audio
 from helpers.media import counting_frames, cut_without_encoding, indices_of, make_video, moving_frames, tone
 
@@ -181,12 +181,24 @@ def test_missing_streams_and_bad_files_have_reasons(tmp_path: Path) -> None:
     with pytest.raises(MediaError) as error:
         decode_audio(video, 16_000)
     assert error.value.reason == "no_audio"
-    with pytest.raises(StorageError, match="There is no"):
+    with pytest.raises(AbsentError, match="There is no"):
         decode_audio(str(tmp_path / "absent.mp4"), 16_000)
     with pytest.raises(ConfigError, match="decoder"):
         decode_clip(video, 0.0, 0.2, [SMALL], None, decoder="opencv")
     assert stream_kinds(video) == (True, False)
     assert stream_kinds(str(tmp_path / "a.wav")) == (False, True)
+
+
+def test_a_disk_that_does_not_answer_is_not_a_damaged_file(tmp_path: Path) -> None:
+    """Linux refuses to whoever reads the first page of a process's memory, as it does for a disk that broke."""
+    (tmp_path / "broken-disk.mp4").symlink_to("/proc/self/mem")
+    with pytest.raises(StorageError, match="broken-disk.mp4 could not be read"):
+        decode_clip(str(tmp_path / "broken-disk.mp4"), 0.0, 0.2, [SMALL], None)
+    (tmp_path / "unmounted").mkdir()
+    for folder in ("unmounted", "gone"):
+        with pytest.raises(StorageError, match=rf"folder .*{folder} is gone or empty. Is its disk mounted") as lost:
+            decode_clip(str(tmp_path / folder / "v.mp4"), 0.0, 0.2, [SMALL], None)
+        assert not isinstance(lost.value, AbsentError)
 
 
 def test_damaged_packets_are_an_error_when_they_are_many(tmp_path: Path) -> None:

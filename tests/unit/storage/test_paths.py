@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmma_core.errors import StorageError
+from dmma_core.errors import AbsentError, StorageError
 from dmma_core.storage import paths
+from helpers.storage_emulator import StorageEmulator
 
 
 @pytest.fixture(params=["local", "file_scheme", "gs"])
@@ -84,7 +85,7 @@ def test_a_listing_is_never_stale(base: str) -> None:
 def test_absent_file_is_a_sentence(base: str) -> None:
     uri = paths.join(base, "absent.json")
     for read in (paths.read_bytes, paths.read_json, paths.sha256_of):
-        with pytest.raises(StorageError, match=r"There is no .*absent\.json\. Check the path"):
+        with pytest.raises(AbsentError, match=r"There is no .*absent\.json\. Check the path"):
             read(uri)
 
 
@@ -126,6 +127,16 @@ def test_what_a_bucket_refuses_is_a_sentence(bucket: str) -> None:
 
     with pytest.raises(StorageError, match=f"refused {bucket}/x .*Anonymous caller"), paths._sentences(f"{bucket}/x"):
         raise HttpError({"code": 401, "message": "Anonymous caller"})
+
+
+def test_a_bucket_that_refuses_is_not_taken_for_an_empty_one(bucket: str, gs_server: StorageEmulator) -> None:
+    paths.write_bytes(f"{bucket}/x", b"1")
+    with gs_server.refusing():
+        for ask in (paths.read_bytes, paths.exists, paths.list_folders, paths.list_files):
+            with pytest.raises(StorageError, match=r"Forbidden.* Check the storage") as refused:
+                ask(f"{bucket}/x")
+            assert not isinstance(refused.value, AbsentError)
+    assert paths.read_bytes(f"{bucket}/x") == b"1"
 
 
 def test_exclusive_creation_and_rename_on_the_emulator(bucket: str) -> None:
