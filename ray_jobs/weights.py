@@ -9,6 +9,7 @@ from dmma_core.errors import DmmaError
 from dmma_core.log import setup_logging
 from dmma_core.storage import paths, weights
 from dmma_core.storage.run_folder import RunFolder
+from dmma_core.storage.state_dicts import read_state_dict
 from dmma_core.storage.weights_registry import GROUPS
 
 _HELP = """\
@@ -87,7 +88,7 @@ def _import(arguments: argparse.Namespace) -> int:
     (name,) = arguments.names
     known = name in weights.REGISTRY
     path = weights.path_of(name) if known else name
-    state = weights.read_state_dict(path)
+    state = read_state_dict(path)
     sha256 = weights.verify(name) if known else paths.sha256_of(path)
     run = RunFolder(arguments.run or paths.join("runs", name if known else Path(name).stem))
     paths.check_writable(run.uri)

@@ -32,12 +32,12 @@ from dmma_core.models.audio_codec.codec import AudioCodec
 from dmma_core.models.audio_codec.mmaudio_codec import MMAudioCodec
 from dmma_core.models.audio_codec.spectral import SpectralCodec
 from dmma_core.storage.media import DecodedClip, FrameRequest
-from dmma_core.storage.weights import path_of, read_state_dict
+from dmma_core.storage.state_dicts import read_state_dict
+from dmma_core.storage.weights import path_of
 from dmma_core.tensors import Array, TensorSpec
 
 RGB_FPS = 8.0
 SYNC_FPS = 25.0
-_CONTAINERS = ("state_dict", "generator")  # keys under which published audio networks lie
 
 
 class Bundle:
@@ -208,8 +208,8 @@ def _load_mmaudio(options: BundleOptions, files: Mapping[str, str], with_vocoder
 
     codec = MMAudioCodec(
         mode,
-        read_state_dict(file("vae", f"mmaudio_vae_{mode}"), containers=_CONTAINERS),
-        read_state_dict(file("vocoder", vocoder), containers=_CONTAINERS) if with_vocoder else None,
+        read_state_dict(file("vae", f"mmaudio_vae_{mode}")),
+        read_state_dict(file("vocoder", vocoder)) if with_vocoder else None,
     )
     clip = full_clip(file("clip", "clip_dfn5b_h14_384"))
     return clip, full_synchformer(file("synchformer", "synchformer")), codec

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmma_core.encoders.loading import fingerprint, load_strictly
+from dmma_core.encoders.loading import fingerprint
 from dmma_core.encoders.torchvision_shim import import_open_clip
 from dmma_core.errors import WeightsError
-from dmma_core.storage.weights import read_state_dict
+from dmma_core.storage.state_dicts import load_strictly, read_state_dict
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images (OpenAI's CLIP, shared by DFN5B)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -231,7 +231,7 @@ def tiny_clip(weights: str | None = None) -> ClipEncoder:
 
 def full_clip(weights: str) -> ClipEncoder:
     """DFN5B ViT-H/14 at 384 pixels, with the weights of its published `open_clip_pytorch_model.bin` or safetensors."""
-    state = read_state_dict(weights, containers=("state_dict",))
+    state = read_state_dict(weights)
     if "visual.conv1.weight" not in state:
         raise WeightsError(f"{weights} holds no open_clip model.", remedy="Give open_clip_pytorch_model.bin of DFN5B.")
     return ClipEncoder.from_state(DFN5B_VIT_H_14_384, state, weights)

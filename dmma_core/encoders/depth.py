@@ -18,7 +18,7 @@ from dmma_core.encoders.dpt import DPT_HYBRID_384, DPT_LARGE_384, TINY_DPT, Dpt
 from dmma_core.encoders.loading import fingerprint
 from dmma_core.encoders.midas_small import MidasSmall
 from dmma_core.errors import ConfigError
-from dmma_core.storage.weights import read_state_dict
+from dmma_core.storage.state_dicts import read_state_dict
 
 NORMALIZATIONS = ("per_frame", "per_clip", "raw_scaled")
 SCALAR_NAMES = (
@@ -248,8 +248,9 @@ def midas_depth(
     """
     if variant not in MIDAS_VARIANTS:
         raise ConfigError(f"There is no depth network {variant!r}.", remedy=f"Use one of {sorted(MIDAS_VARIANTS)}.")
+    state = read_state_dict(weights)  # before the seconds that the network takes
     network = MIDAS_VARIANTS[variant]()
-    network.load(read_state_dict(weights, containers=("model",)), weights)
+    network.load(state, weights)
     config = DepthConfig(
         variant,
         network.image_size,

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmma_core.encoders.loading import load_strictly
 from dmma_core.encoders.torchvision_shim import import_timm
+from dmma_core.storage.state_dicts import load_strictly
 
 # In the published files, but without a part in the result: the skip unit where there is no skip, and the classifier.
 UNUSED_IN_DECODER = "scratch.refinenet4.resConfUnit1."
@@ -111,7 +111,7 @@ class Dpt(nn.Module):
 
     def load(self, state: Mapping[str, Tensor], where: str) -> None:
         """Copy a MiDaS state dict. Raises WeightsError where it does not fit."""
-        load_strictly(self, {key: state[key] for key in state if not key.startswith(_UNUSED)}, where)
+        load_strictly(self, state, where, unused=_UNUSED)
 
 
 class _Backbone(nn.Module):

@@ -1,4 +1,4 @@
-"""Weights into encoders: strict loading with a sentence, fingerprints, and weights that are openly random."""
+"""Weights of encoders: fingerprints, and weights that are openly random."""
 
 import hashlib
 import json
@@ -6,36 +6,9 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-
-from dmma_core.errors import WeightsError
+from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Copy `state` into `module`; half-precision tensors are accepted and widened.
-
-    A module on the meta device takes the tensors themselves instead of copies.
-    Raises WeightsError that lists missing, unexpected, misshapen and not finite tensors; then the module is unchanged.
-    """
-    own = module.state_dict()
-    problems = {
-        "missing": sorted(set(own) - set(state)),
-        "unexpected": sorted(set(state) - set(own)),
-        "of another shape": sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape),
-        "not finite": sorted(name for name, value in state.items() if not bool(torch.isfinite(value).all())),
-    }
-    found = [f"{len(names)} {kind} ({_few(names)})" for kind, names in problems.items() if names]
-    if found:
-        raise WeightsError(
-            f"The weights of {where} do not fit {type(module).__name__}: {'; '.join(found)}.",
-            remedy="Give the file of this architecture.",
-        )
-    if any(value.is_meta for value in own.values()):
-        module.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()}, assign=True)
-    else:
-        module.load_state_dict(dict(state))
 
 
 def fingerprint(config: Mapping[str, Any], module: nn.Module) -> str:
@@ -67,7 +40,3 @@ def fill_with_random_weights(module: Module, seed: str) -> Module:
         with torch.no_grad():
             parameter.copy_(value)
     return module
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

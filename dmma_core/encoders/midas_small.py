@@ -10,8 +10,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from dmma_core.encoders.dpt import UNUSED_IN_DECODER, FusionDecoder
-from dmma_core.encoders.loading import load_strictly
 from dmma_core.encoders.torchvision_shim import import_timm
+from dmma_core.storage.state_dicts import load_strictly
 
 _STAGES = (0, 2, 3, 5, 7)  # blocks of the EfficientNet, cut where MiDaS taps them
 
@@ -43,4 +43,4 @@ class MidasSmall(nn.Module):
 
     def load(self, state: Mapping[str, Tensor], where: str) -> None:
         """Copy a MiDaS state dict. Raises WeightsError where it does not fit."""
-        load_strictly(self, {key: state[key] for key in state if not key.startswith(UNUSED_IN_DECODER)}, where)
+        load_strictly(self, state, where, unused=(UNUSED_IN_DECODER,))

@@ -12,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmma_core.encoders.loading import fill_with_random_weights, fingerprint, load_strictly
+from dmma_core.encoders.loading import fill_with_random_weights, fingerprint
 from dmma_core.errors import WeightsError
-from dmma_core.storage.weights import read_state_dict
+from dmma_core.storage.state_dicts import load_strictly, read_state_dict, unwrap
 
 SEGMENT_FRAMES = 16
 SEGMENT_STEP = 8
 TUBELET_FRAMES = 2
 FEATURES_PER_SEGMENT = SEGMENT_FRAMES // TUBELET_FRAMES
 _PREFIX = "vfeat_extractor."
-_UNUSED = ("patch_embed.",)  # MotionFormer keeps the two-dimensional patch embedding of its ViT beside its own
+# MotionFormer keeps the two-dimensional patch embedding of its ViT beside its own.
+_UNUSED = (f"{_PREFIX}patch_embed.",)
 _NORM_EPSILON = 1e-6
 
 
@@ -88,13 +89,12 @@ class SynchformerEncoder(nn.Module):
 
     def load(self, state: Mapping[str, Tensor], where: str) -> None:
         """Copy the visual part of a Synchformer state dict; the parts for sound and comparison are left aside."""
-        visual = {key: state[key] for key in state if key.startswith(_PREFIX)}
+        visual = {key: value for key, value in unwrap(state, where).items() if key.startswith(_PREFIX)}
         if not visual:
             raise WeightsError(
                 f"{where} holds no visual encoder of Synchformer.", remedy="Give synchformer_state_dict.pth."
             )
-        unused = tuple(_PREFIX + name for name in _UNUSED)
-        load_strictly(self, {key: visual[key] for key in visual if not key.startswith(unused)}, where)
+        load_strictly(self, visual, where, unused=_UNUSED)
 
     def fingerprint(self) -> str:
         """Identity of architecture, precision and weights; begins with "tiny-random:" for the stand-in."""
@@ -250,7 +250,8 @@ def tiny_random_synchformer() -> SynchformerEncoder:
 
 
 def full_synchformer(weights: str) -> SynchformerEncoder:
-    """Synchformer's visual encoder with the weights of its published file."""
+    """Synchformer's visual encoder with the weights of its published file. Raises WeightsError where they do not fit."""
+    state = read_state_dict(weights)  # before the seconds that the network takes
     encoder = SynchformerEncoder(SYNCHFORMER)
-    encoder.load(read_state_dict(weights, containers=("model", "state_dict")), weights)
+    encoder.load(state, weights)
     return encoder.eval()

@@ -6,40 +6,43 @@ weights are [out, in, taps] (ours: ready for one matrix product, see `layers.Tok
 same maps carry gradients and averaged weights.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmma_core.errors import CheckpointError
+from dmma_core.errors import ConfigError, WeightsError
 from dmma_core.models.blocks import FinalBlock, FusedBlock, JointBlock, StreamBlock
 from dmma_core.models.embeddings import LinearDepthFusion
 from dmma_core.models.layers import GatedFeedForward, TokenMap
 from dmma_core.models.mmdit import DEEPMMAUDIO, MMDiT, MMDiTConfig
 from dmma_core.models.presets import PRESETS, depth_from_baseline
+from dmma_core.storage.state_dicts import checked_state_dict, unwrap
 
-_WRAPPERS = ("weights", "ema", "state_dict", "model")
 _LEFTOVERS = ("latent_rot", "clip_rot", "t_embed.freqs")  # tables that old files hold; they are computed
 _STATISTICS = ("latent_mean", "latent_std")
-_MAX_NAMED = 6
 
 
 def from_official(state: Mapping[str, Any], config: MMDiTConfig) -> MMDiT:
     """A network of `config` with the published weights, float32 on the CPU.
 
-    `state` may be half precision, wrapped under 'weights' or 'ema', and hold the old files' tables. With one of our own
+    `state` may be half precision, wrapped (see `state_dicts.unwrap`), and hold the old files' tables. With one of our own
     forms of depth in `config`, `state` is a checkpoint without depth and `depth_from_baseline` adds the rest. Raises
-    CheckpointError that lists what is missing, unexpected, of another shape or not finite.
+    WeightsError that lists what is missing, unexpected, of another shape or not finite.
     """
     if config.depth != "off" and not config.is_deepmmaudio:
         baseline = replace(config, depth="off", num_depth_scalars=0)
         return depth_from_baseline(from_official(state, baseline), config)
-    tensors = unwrap(state)
-    _require_shapes(tensors, official_shapes(config))
-    _require_finite(tensors)
+    tensors = checked_state_dict(
+        state,
+        official_shapes(config),
+        "the configured network",
+        unused=_LEFTOVERS,
+        may_be_nan=_STATISTICS,  # statistics that are absent; training sets them
+        identify=_name_of,
+    )
     model = _meta_model(config)
     model.load_state_dict(state_from_official(tensors, config), assign=True)
     return model
@@ -60,7 +63,7 @@ def state_from_official(state: Mapping[str, Tensor], config: MMDiTConfig) -> dic
 
 
 def state_to_official(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:
-    """Our names and layout to the published ones. Raises CheckpointError for a form of depth that has none."""
+    """Our names and layout to the published ones. Raises ConfigError for a form of depth that has none."""
     official: dict[str, Tensor] = {}
     for entry in _entries(_meta_model(config)):
         official.update(zip(entry.official, entry.to_official(state[entry.ours]), strict=True))
@@ -76,82 +79,29 @@ def official_shapes(config: MMDiTConfig) -> dict[str, tuple[int, ...]]:
 def recognise(state: Mapping[str, Any]) -> tuple[str, MMDiTConfig]:
     """(name, configuration) of the published variant that `state` is; lengths are those of 8 s.
 
-    Names are the presets', "deepmmaudio_<preset>" with DeepMMAudio's depth. Raises CheckpointError with the differences to
+    Names are the presets', "deepmmaudio_<preset>" with DeepMMAudio's depth. Raises WeightsError with the differences to
     the nearest variant.
     """
-    shapes = {name: tuple(value.shape) for name, value in unwrap(state).items()}
-    nearest: tuple[int, str, dict[str, tuple[int, ...]]] | None = None
-    for preset, deep in product([name for name in PRESETS if name != "tiny"], (False, True)):
-        config = replace(PRESETS[preset], depth="rgb_like", fusion=DEEPMMAUDIO) if deep else PRESETS[preset]
-        name = f"deepmmaudio_{preset}" if deep else preset
-        expected = official_shapes(config)
-        distance = len(shapes.items() ^ expected.items())
-        if distance == 0:
-            return name, config
-        if nearest is None or distance < nearest[0]:
-            nearest = (distance, name, expected)
-    assert nearest is not None
-    raise CheckpointError(
-        f"The checkpoint is none of the published networks; nearest is {nearest[1]}: {_differences(shapes, nearest[2])}.",
-        remedy="Check which file this is.",
-    )
+    tensors = unwrap(state)
+    shapes = {name: tuple(value.shape) for name, value in tensors.items() if not name.startswith(_LEFTOVERS)}
+    variants = {name: config for name, config in PRESETS.items() if name != "tiny"}
+    variants |= {
+        f"deepmmaudio_{name}": replace(config, depth="rgb_like", fusion=DEEPMMAUDIO)
+        for name, config in variants.items()
+    }
+    expected = {name: official_shapes(config) for name, config in variants.items()}
+    nearest = min(expected, key=lambda name: len(shapes.items() ^ expected[name].items()))
+    if shapes != expected[nearest]:  # then this raises
+        network = f"{nearest}, the nearest of the published networks"
+        checked_state_dict(tensors, expected[nearest], network, unused=_LEFTOVERS)
+    return nearest, variants[nearest]
 
 
-def unwrap(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The parameters in a checkpoint dictionary. Raises CheckpointError where there are none."""
-    for key in _WRAPPERS:
-        if isinstance(state.get(key), Mapping):
-            return unwrap(state[key])
-    tensors = {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(
-            f"The checkpoint holds no network (its entries: {_shorten(state)}).",
-            remedy="Give the network's weights, not a file of features or of an optimiser.",
-        )
-    return {name: value for name, value in tensors.items() if name not in _LEFTOVERS}
-
-
-def _require_shapes(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    if shapes == dict(expected):
-        return
+def _name_of(state: Mapping[str, Tensor]) -> str | None:
     try:
-        found = f" It is a {recognise(state)[0]} checkpoint."
-    except CheckpointError:
-        found = ""
-    raise CheckpointError(
-        f"The checkpoint does not fit the configured network: {_differences(shapes, expected)}.{found}",
-        remedy="Choose the preset and form of depth that the checkpoint was trained with.",
-    )
-
-
-def _require_finite(state: Mapping[str, Tensor]) -> None:
-    """Latent statistics may be absent (NaN): training sets them."""
-    damaged = [name for name, value in state.items() if name not in _STATISTICS and not bool(value.isfinite().all())]
-    if damaged:
-        raise CheckpointError(
-            f"The checkpoint holds values that are not finite in {_shorten(damaged)}.", remedy="Fetch the file again."
-        )
-
-
-def _differences(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
-    misshapen = [
-        f"{name} {shapes[name]} instead of {shape}"
-        for name, shape in expected.items()
-        if name in shapes and shapes[name] != shape
-    ]
-    parts = [
-        ("missing", [name for name in expected if name not in shapes]),
-        ("unexpected", [name for name in shapes if name not in expected]),
-        ("of another shape", misshapen),
-    ]
-    return "; ".join(f"{len(names)} {word} ({_shorten(names)})" for word, names in parts if names)
-
-
-def _shorten(names: Iterable[str]) -> str:
-    listed = [str(name) for name in names]
-    rest = f", … and {len(listed) - _MAX_NAMED} more" if len(listed) > _MAX_NAMED else ""
-    return ", ".join(listed[:_MAX_NAMED]) + rest
+        return recognise(state)[0]
+    except WeightsError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -173,7 +123,7 @@ def _entries(model: MMDiT) -> list[Entry]:
     """Every parameter and buffer of `model`."""
     config = model.config
     if config.depth != "off" and not config.is_deepmmaudio:
-        raise CheckpointError(
+        raise ConfigError(
             f"A network with depth={config.depth} and fusion={config.fusion} has no published form.",
             remedy="Only networks without depth, or with DeepMMAudio's, can be exported.",
         )

@@ -1,7 +1,7 @@
 """Published weights in a local cache: listed, fetched, verified. There is no fall-back to random weights.
 
     <cache>/<filename>                  the file, as published; put there by `dmma weights fetch`, or by hand
-            <filename>.verified.json    its sha256 and size, written after it was compared or first recorded
+            <filename>.verified.json    sha256 and size at the first fetch, of files whose authors publish none
             <filename>.part             a fetch that broke off
 
 The cache is the folder DMMA_CACHE, or ~/.cache/dmma/weights. A mirror is a folder, local or gs://, or a web server,
@@ -11,22 +11,17 @@ with the same file names: any cache folder is one.
 import difflib
 import logging
 import os
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from dmma_core.errors import WeightsError
+from dmma_core.errors import StorageError, WeightsError
 from dmma_core.storage import paths
 from dmma_core.storage.download import download
-from dmma_core.storage.tensor_files import read_tensors
 from dmma_core.storage.weights_registry import FILES, GROUPS, NON_COMMERCIAL, WeightsFile
 
 REGISTRY: Mapping[str, WeightsFile] = {file.name: file for file in FILES}
 _CHUNK_BYTES = 8 << 20
+_ROUNDING = 0.1  # how far the real size may be from a rounded one, as a share
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +48,7 @@ def expand(names: Iterable[str]) -> list[str]:
 
 def inventory() -> tuple[list[str], list[str]]:
     """Names of the files that are in the cache, and of those that are not."""
-    present = [name for name, file in REGISTRY.items() if _location(file).is_file()]
+    present = [name for name, file in REGISTRY.items() if os.path.isfile(_location(file))]
     return present, [name for name in REGISTRY if name not in present]
 
 
@@ -64,17 +59,12 @@ def path_of(name: str) -> str:
     """
     file = describe(name)
     location = _location(file)
-    if not location.is_file():
+    if not _is_there(location):
         raise WeightsError(
             f"{file.purpose}: the weights {location} are missing.",
             remedy=f"Get them with `dmma weights fetch {name}`, or put the file of {file.url} there.",
         )
-    size = location.stat().st_size
-    if not file.size_is_rounded and size != file.size_bytes:
-        raise WeightsError(
-            f"{location} has {size:,} bytes, published are {file.size_bytes:,}: it is truncated or another file.",
-            remedy=f"Delete it and run `dmma weights fetch {name}`.",
-        )
+    _require_size(file, location)
     return str(location)
 
 
@@ -82,11 +72,12 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
     """Bring `name` into the cache, compare its sha256, and return its path. What is there already is left alone.
 
     `mirror` is tried instead of the public source. Raises WeightsError for another sha256 than published (the file is
-    removed), or with `offline` where the file is absent; StorageError where the source cannot be read.
+    removed) or another size, or with `offline` where the file is absent; StorageError where the source cannot be read
+    or the cache not be written.
     """
     file = describe(name)
     location = _location(file)
-    if location.is_file():
+    if _is_there(location):
         verify(name)
         return str(location)
     if offline:
@@ -94,6 +85,7 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
             f"{location} is missing and --offline forbids fetching it.",
             remedy=f"Fetch it from {file.url} on a connected machine and put it there, or give --mirror.",
         )
+    _require_writable(location.parent)
     _log.info("%s: %s. Licence: %s.", name, file.purpose, file.license)
     if file.license == NON_COMMERCIAL:
         _log.warning("%s may not be used commercially (Creative Commons BY-NC 4.0), nor may what is made of it.", name)
@@ -106,8 +98,11 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
             f"{file.url if mirror is None else mirror} gave a {file.filename} with sha256 {sha256}; published is {file.sha256}.",
             remedy="It was removed. Fetch again; if it happens again the source was changed: don't use it.",
         )
+    if file.sha256 is None:
+        _require_size(file, part)
     part.replace(location)
-    _record(location, sha256)
+    if file.sha256 is None:
+        _record(location, sha256)
     return str(location)
 
 
@@ -125,51 +120,38 @@ def verify(name: str) -> str:
             f"{location} has sha256 {sha256}, expected {expected}.",
             remedy=f"Delete it and run `dmma weights fetch {name}`.",
         )
-    _record(location, sha256)
+    if expected is None:
+        _record(location, sha256)
     return sha256
-
-
-def read_state_dict(path: str, containers: Iterable[str] = ()) -> dict[str, Tensor]:
-    """State dict of a .safetensors file, or of a .pt/.pth/.bin file read without running any code in it.
-
-    It may lie under one of the keys `containers` (for example "state_dict", "generator", "ema").
-    Raises WeightsError for a file that is missing, truncated, holds code, or anything but tensors.
-    """
-    if path.endswith(".safetensors"):
-        return read_tensors(path)
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"There is no weights file {path}.", remedy="Get it with `dmma weights fetch`.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        if forbidden := _forbidden_part(error):
-            raise WeightsError(
-                f"{path} holds more than tensors ({forbidden}) and was not opened, as that could run its code.",
-                remedy="Use the published file, or convert it to safetensors where you trust it.",
-            ) from error
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(error, pickle.UnpicklingError):  # torch's own text recommends to run the code
-            reason = "its pickle is damaged, or not one of tensors"
-        raise WeightsError(
-            f"{path} is truncated or not a PyTorch weights file ({reason}).",
-            remedy="Fetch it again and compare its sha256.",
-        ) from error
-    for container in containers:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(container), Mapping):
-            loaded = loaded[container]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path} does not hold a state dict (a mapping of names to tensors).")
-    return dict(loaded)
-
-
-def _forbidden_part(error: Exception) -> str:
-    """Name of the Python object that torch refused to build, from its message; empty where that was not the reason."""
-    _, found, rest = str(error).partition("GLOBAL ")
-    return rest.split()[0] if found else ""
 
 
 def _location(file: WeightsFile) -> Path:
     return cache_folder() / file.filename
+
+
+def _is_there(location: Path) -> bool:
+    if location.is_dir():
+        raise WeightsError(f"{location} is a folder; the file of this name is expected.", remedy="Remove the folder.")
+    return os.path.isfile(location)  # unlike Path.is_file, False where the folder may not be read
+
+
+def _require_size(file: WeightsFile, path: Path) -> None:
+    size, tolerance = path.stat().st_size, _ROUNDING * file.size_bytes if file.size_is_rounded else 0
+    if abs(size - file.size_bytes) > tolerance:
+        raise WeightsError(
+            f"{path} has {size:,} bytes, published are {file.size_bytes:,}: it is truncated or another file.",
+            remedy=f"Delete it and run `dmma weights fetch {file.name}`.",
+        )
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        paths.check_writable(str(folder))
+    except StorageError as error:
+        raise StorageError(
+            f"The cache folder {folder} cannot be written: {error.message}",
+            remedy="Check its permissions, or choose another folder by DMMA_CACHE.",
+        ) from error
 
 
 def _get(file: WeightsFile, mirror: str | None, part: Path) -> None:

@@ -8,15 +8,16 @@ Module names are those of the published state dict.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dmma_core.errors import CheckpointError, ConfigError
-from dmma_core.models.audio_codec import official_state
+from dmma_core.errors import ConfigError, WeightsError
 from dmma_core.models.audio_codec.anti_aliased import AntiAliasedSnake, kaiser_sinc_filter
 from dmma_core.models.audio_codec.channels_last import Conv, convolve, kernel_layout
 from dmma_core.models.audio_codec.fused_snake import compiled_snake
+from dmma_core.storage.state_dicts import checked_state_dict, unwrap
 
 _OUTER_TAPS = 7  # of the first and of the last convolution
 _WEIGHT_NORM_SPELLINGS = (
@@ -73,16 +74,16 @@ class BigVgan(nn.Module):
         self.conv_post = Conv(widths[-1], 1, _OUTER_TAPS, bias=config.final == "tanh")
 
     @classmethod
-    def from_official(cls, config: BigVganConfig, state: Mapping[str, Tensor]) -> "BigVgan":
+    def from_official(cls, config: BigVganConfig, state: Mapping[str, Any]) -> "BigVgan":
         """Network with the weights of a published state dict, in any of its three spellings of weight norm.
 
-        Raises CheckpointError where it does not fit.
+        Raises WeightsError where it does not fit.
         """
         vocoder = cls(config)
         shapes = vocoder.official_shapes()
         filters = [key for key in shapes if key.endswith(".filter")]  # constants, which some files leave out
-        plain = fold_weight_norm(official_state.unwrap(state))
-        plain = official_state.checked(plain, shapes, f"the vocoder {config}", optional=filters)
+        plain = fold_weight_norm(unwrap(state))
+        plain = checked_state_dict(plain, shapes, f"the vocoder {config}", optional=filters)
         for name, layer in vocoder._layers().items():
             suffixes = [suffix for suffix in layer.official_shapes() if f"{name}.{suffix}" in plain]
             layer.load_official({suffix: plain[f"{name}.{suffix}"] for suffix in suffixes})
@@ -181,7 +182,7 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Plain `weight` instead of magnitude and direction, which may be spelled in the old or in the new way of PyTorch.
 
     The norm is taken over all but the first dimension, also for transposed convolutions (whose first one is the input).
-    Raises CheckpointError for a magnitude without its direction or the reverse.
+    Raises WeightsError for a magnitude without its direction, the reverse, or two of other sizes.
     """
     plain = dict(state)
     for magnitude_name, direction_name in _WEIGHT_NORM_SPELLINGS:
@@ -193,12 +194,18 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         }
         for base in sorted(bases):
             if base + magnitude_name not in state or base + direction_name not in state:
-                raise CheckpointError(
+                raise WeightsError(
                     f"Of {base + magnitude_name} and {base + direction_name} the weights hold only one.",
                     remedy="Fetch the file again.",
                 )
             magnitude = plain.pop(base + magnitude_name).to(torch.float32)
             direction = plain.pop(base + direction_name).to(torch.float32)
-            norm = direction.flatten(1).norm(dim=1).reshape(-1, *[1] * (direction.ndim - 1))
+            if direction.ndim != 3 or magnitude.shape != (len(direction), 1, 1):
+                raise WeightsError(
+                    f"{base + magnitude_name} {tuple(magnitude.shape)} is no magnitude of {base + direction_name} "
+                    f"{tuple(direction.shape)}.",
+                    remedy="Fetch the file again.",
+                )
+            norm = direction.flatten(1).norm(dim=1).reshape(-1, 1, 1)
             plain[f"{base}.weight"] = direction * (magnitude / norm)
     return plain

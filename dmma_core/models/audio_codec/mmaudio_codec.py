@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,11 +61,11 @@ class MMAudioCodec(AudioCodec):
     def __init__(
         self,
         mode: str | MMAudioCodecConfig,
-        vae_state: Mapping[str, Tensor],
-        vocoder_state: Mapping[str, Tensor] | None,
+        vae_state: Mapping[str, Any],
+        vocoder_state: Mapping[str, Any] | None,
         compile_vocoder: bool = False,
     ) -> None:
-        """`mode` is "16k", "44k" or the config of another size. Raises ConfigError, or CheckpointError for the weights."""
+        """`mode` is "16k", "44k" or the config of another size. Raises ConfigError, or WeightsError."""
         super().__init__()
         if isinstance(mode, str) and mode not in MODES:
             raise ConfigError(f"There is no audio codec mode {mode!r}.", remedy=f"Use one of {', '.join(MODES)}.")

@@ -9,13 +9,14 @@ Module names are those of the published state dict.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dmma_core.models.audio_codec import official_state
 from dmma_core.models.audio_codec.channels_last import Conv
 from dmma_core.models.audio_codec.codec import LatentPosterior
+from dmma_core.storage.state_dicts import checked_state_dict
 
 _EPSILON = 1e-4
 _MAX_ACTIVATION = 256.0
@@ -58,10 +59,10 @@ class Vae(nn.Module):
         self.register_buffer("data_std_M", torch.ones(config.num_mels))
 
     @classmethod
-    def from_official(cls, config: VaeConfig, state: Mapping[str, Tensor]) -> "Vae":
-        """Network with the weights of a published state dict. Raises CheckpointError where it does not fit."""
+    def from_official(cls, config: VaeConfig, state: Mapping[str, Any]) -> "Vae":
+        """Network with the weights of a published state dict. Raises WeightsError where it does not fit."""
         vae = cls(config)
-        state = official_state.checked(official_state.unwrap(state), vae.official_shapes(), f"the VAE {config}")
+        state = checked_state_dict(state, vae.official_shapes(), f"the VAE {config}")
         vae.data_mean_M, vae.data_std_M = state["data_mean"].flatten(), state["data_std"].flatten()
         for name, conv in vae._convs().items():
             weight = unit_norm(state[f"{name}.weight"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmma_core.errors import CheckpointError, ConfigError
+from dmma_core.errors import ConfigError, WeightsError
 from dmma_core.models.audio_codec.bigvgan import BigVgan, BigVganConfig
 from dmma_core.models.audio_codec.mel import MelConfig
 from dmma_core.models.audio_codec.mmaudio_codec import MODES, MMAudioCodec, MMAudioCodecConfig
@@ -66,7 +66,7 @@ def test_the_fingerprint_tells_weights_apart_but_not_vocoders() -> None:
 def test_wrong_input_is_described() -> None:
     with pytest.raises(ConfigError, match="no audio codec mode '48k'"):
         MMAudioCodec("48k", {}, None)
-    with pytest.raises(CheckpointError, match="missing"):
+    with pytest.raises(WeightsError, match="holds no network"):
         MMAudioCodec("16k", {}, None)
     with pytest.raises(ValueError, match="multiple of 32"):
         MMAudioCodec(SMALL, _vae_state(), None).encode(torch.zeros(1, 100))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmma_core.errors import CheckpointError
+from dmma_core.errors import WeightsError
 from dmma_core.models.audio_codec.vae import Vae, VaeConfig, pixel_norm, scaled_silu, unit_norm, weighted_sum
 from helpers.golden import fill_state_dict
 
@@ -70,14 +70,14 @@ def test_half_precision_and_containers_are_accepted(state: dict[str, Tensor]) ->
     mel_BFM = torch.randn(1, 8, 12)
     expected = Vae.from_official(CONFIG, {key: value.half().float() for key, value in state.items()}).encode(mel_BFM)
     nested = {"weights": {key: value.half() for key, value in state.items()}}
-    assert torch.equal(Vae.from_official(CONFIG, nested).encode(mel_BFM).mean_BLC, expected.mean_BLC)  # type: ignore[arg-type]
+    assert torch.equal(Vae.from_official(CONFIG, nested).encode(mel_BFM).mean_BLC, expected.mean_BLC)
 
 
 def test_a_state_dict_that_does_not_fit_is_described(state: dict[str, Tensor]) -> None:
     del state["decoder.conv_in.weight"]
     state["decoder.extra.weight"] = torch.zeros(1)
     state["encoder.conv_in.weight"] = torch.zeros(8, 13, 3)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(WeightsError) as caught:
         Vae.from_official(CONFIG, state)
     text = str(caught.value)
     assert "1 missing (decoder.conv_in.weight)" in text
@@ -87,5 +87,5 @@ def test_a_state_dict_that_does_not_fit_is_described(state: dict[str, Tensor]) -
 
 def test_weights_that_are_not_finite_are_refused(state: dict[str, Tensor]) -> None:
     state["encoder.conv_in.weight"][0, 0, 0] = float("nan")
-    with pytest.raises(CheckpointError, match=r"not finite in encoder\.conv_in\.weight"):
+    with pytest.raises(WeightsError, match=r"1 not finite \(encoder\.conv_in\.weight\)"):
         Vae.from_official(CONFIG, state)

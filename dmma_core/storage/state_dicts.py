@@ -1,0 +1,177 @@
+"""State dicts that others published: read without running code, unwrapped, and held against what a network expects."""
+
+import errno
+import pickle
+import struct
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dmma_core.errors import StorageError, WeightsError
+from dmma_core.storage import paths
+from dmma_core.storage.tensor_files import read_tensors
+
+_CONTAINERS = ("weights", "ema", "state_dict", "generator", "model")  # keys under which published networks lie
+_PREFIX = "module."  # that torch's parallel wrappers put before every name
+_MAX_NAMED = 6
+_DAMAGED_PICKLE = (  # whatever torch's reader happens to stumble over in bytes that are no weights
+    pickle.UnpicklingError,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+)
+
+
+def read_state_dict(path: str) -> dict[str, Tensor]:
+    """State dict of a .safetensors file, or of any other PyTorch file (.pt, .pth, .bin), whose code is never run.
+
+    Unwrapped as by `unwrap`. Raises WeightsError for a file that is missing, truncated, holds code, or no network.
+    """
+    try:
+        content = read_tensors(path) if path.endswith(".safetensors") else _read_pickled(path)
+    except StorageError as error:
+        raise WeightsError(
+            error.message, remedy="Give the path of a whole weights file, or get it with `dmma weights fetch`."
+        ) from error
+    return unwrap(content, path)
+
+
+def unwrap(content: Any, where: str = "The checkpoint") -> dict[str, Tensor]:
+    """The tensors of a network in what a file holds: a state dict, or a checkpoint with it under a known key.
+
+    The keys are "weights", "ema", "state_dict", "generator" and "model", also within each other; a prefix "module." of
+    all names is taken off. Raises WeightsError, which begins with `where`, if there are no tensors.
+    """
+    for _ in _CONTAINERS:  # at most so deep: a file may contain itself
+        content = _contained(content)
+    entries = content if isinstance(content, Mapping) else {}
+    tensors = {str(name): value for name, value in entries.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise WeightsError(
+            f"{where} holds no network ({_shortened(entries) or f'a {type(content).__name__}'}).",
+            remedy="Give a network's weights, not a file of features or of an optimiser.",
+        )
+    if all(name.startswith(_PREFIX) for name in tensors):
+        return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
+    return tensors
+
+
+def checked_state_dict(
+    state: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    network: str,
+    where: str = "The checkpoint",
+    *,
+    optional: Collection[str] = (),
+    unused: tuple[str, ...] = (),
+    may_be_nan: Collection[str] = (),
+    identify: Callable[[Mapping[str, Tensor]], str | None] | None = None,
+) -> dict[str, Tensor]:
+    """float32 tensors of exactly the names and `shapes` that `network` expects; `state` may be wrapped, see `unwrap`.
+
+    Half precision is widened; integer scalars (counters) stay as they are. Names in `optional` may be absent, those that
+    begin with one of `unused` are left out, those in `may_be_nan` need not be finite. Raises WeightsError that lists what
+    is missing, unexpected, of another shape or type, or not finite; `identify` may say which network it is instead.
+    """
+    tensors = {name: value for name, value in unwrap(state, where).items() if not name.startswith(unused)}
+    misfits = _misfits(tensors, shapes, optional)
+    is_another = any(misfits.values())
+    tensors = {name: _widened(value) for name, value in tensors.items()}
+    misfits["not finite"] = [
+        name
+        for name, value in tensors.items()
+        if name not in may_be_nan and _is_plain(value) and not value.isfinite().all()
+    ]
+    found = "; ".join(f"{len(names)} {kind} ({_shortened(names)})" for kind, names in misfits.items() if names)
+    if not found:
+        return tensors
+    if is_another and identify and (name_of_it := identify(tensors)):
+        found += f". It is a {name_of_it} checkpoint"
+    raise WeightsError(
+        f"{where} cannot be loaded into {network}: {found}.",
+        remedy="Give the file of this network, or choose the network of this file."
+        if is_another
+        else "Fetch the file again.",
+    )
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Any], where: str, unused: tuple[str, ...] = ()) -> None:
+    """Copy `state` into `module`, whose names are the published ones, after `checked_state_dict` (see there).
+
+    A module on the meta device takes the tensors themselves. When WeightsError is raised, the module is unchanged.
+    """
+    own = module.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in own.items()}
+    tensors = checked_state_dict(state, shapes, type(module).__name__, where, unused=unused)
+    module.load_state_dict(tensors, assign=any(value.is_meta for value in own.values()))
+
+
+def _read_pickled(path: str) -> Any:
+    with paths.open_read(path) as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except (*_DAMAGED_PICKLE, OSError) as error:
+            if (
+                isinstance(error, OSError) and error.errno != errno.EINVAL
+            ):  # the storage's own, not a place before its start
+                raise
+            if forbidden := _forbidden_part(error):
+                raise WeightsError(
+                    f"{path} holds more than tensors ({forbidden}) and was not opened, as that could run its code.",
+                    remedy="Use the published file, or convert it to safetensors where you trust it.",
+                ) from error
+            raise WeightsError(
+                f"{path} is truncated, damaged or not a PyTorch weights file.",
+                remedy="Fetch it again and compare its sha256.",
+            ) from error
+
+
+def _forbidden_part(error: Exception) -> str:
+    """Name of the Python object that torch refused to build, from its message; empty where that was not the reason."""
+    _, found, rest = str(error).partition("GLOBAL ")
+    return rest.split()[0] if found else ""
+
+
+def _contained(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return next((content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), content)
+    return content
+
+
+def _misfits(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], optional: Collection[str]
+) -> dict[str, list[str]]:
+    """What keeps `tensors` from being a network of `shapes`: kind of misfit to names."""
+    return {
+        "missing": [name for name in shapes if name not in tensors and name not in optional],
+        "unexpected": [name for name in tensors if name not in shapes],
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(shape)}"
+            for name, shape in shapes.items()
+            if name in tensors and tensors[name].shape != torch.Size(shape)
+        ],
+        "of another type": [f"{name} {value.type()}" for name, value in tensors.items() if not _is_plain(value)],
+    }
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Floating-point numbers, or an integer counter; neither quantised nor sparse nor without values."""
+    return value.layout == torch.strided and not value.is_meta and (value.is_floating_point() or value.ndim == 0)
+
+
+def _widened(value: Tensor) -> Tensor:
+    return value.detach().to(torch.float32) if value.is_floating_point() else value.detach()
+
+
+def _shortened(names: Collection[Any]) -> str:
+    rest = f", … and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(str(name) for name in list(names)[:_MAX_NAMED]) + rest
