@@ -14,14 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from dmma_core.encoders.bundle import load_bundle
 from dmma_core.errors import DmmaError
 from dmma_core.log import setup_logging
-from dmma_core.storage import media, paths
-from ray_jobs.reporting import require_tracking_server, without_password
 
 GIB = 1 << 30
 _MINIMUM_MEMORY_GIB = 7
@@ -29,7 +23,10 @@ _MINIMUM_DISK_GIB = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print one line per check; the exit code is the number of failures (0: all is well)."""
+    """Print one line per check; the exit code is the number of failures (0: all is well).
+
+    Every check imports what it needs itself, so that a package that is missing or broken is one line of many.
+    """
     parser = argparse.ArgumentParser(
         prog="dmma doctor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -61,8 +58,12 @@ def _passes(name: str, check: Callable[[], str]) -> bool:
         print(f"OK    {name}: {check()}")
     except DmmaError as error:
         print(f"FAIL  {name}: {error}")
-        return False
-    return True
+    except Exception as error:  # whatever is broken, the other checks go on
+        reason = next(reversed(str(error).strip().splitlines()), "no further word")
+        print(f"FAIL  {name}: {type(error).__name__}: {reason}")
+    else:
+        return True
+    return False
 
 
 def _python() -> str:
@@ -70,11 +71,15 @@ def _python() -> str:
 
 
 def _torch() -> str:
+    import torch
+
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     return f"{torch.__version__} ({build}), {torch.get_num_threads()} threads"
 
 
 def _gpu() -> str:
+    import torch
+
     if not torch.cuda.is_available():
         if torch.version.cuda:
             raise DmmaError("torch is a CUDA build but finds no GPU.", remedy="Check `nvidia-smi` and the driver.")
@@ -100,6 +105,10 @@ def _disk() -> str:
 
 
 def _media() -> str:
+    import numpy as np
+
+    from dmma_core.storage import media
+
     with tempfile.TemporaryDirectory() as folder:
         uri = str(Path(folder) / "probe.mp4")
         frames_THWC = np.full((10, 64, 64, 3), 128, np.uint8)
@@ -110,6 +119,8 @@ def _media() -> str:
 
 
 def _tiny_bundle() -> str:
+    from dmma_core.encoders.bundle import load_bundle
+
     return f"loaded, features of {load_bundle('tiny', duration_s=4.0).schema.text.shape[-1]} dimensions"
 
 
@@ -124,6 +135,8 @@ def _ray() -> str:
 
 
 def _mlflow() -> str:
+    from ray_jobs.reporting import require_tracking_server, without_password
+
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     require_tracking_server(uri)
     if uri.startswith("http"):
@@ -132,6 +145,8 @@ def _mlflow() -> str:
 
 
 def _storage(uri: str) -> str:
+    from dmma_core.storage import paths
+
     paths.check_writable(uri)
     return "can be written"
 

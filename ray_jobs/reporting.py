@@ -13,11 +13,11 @@ import logging
 import os
 import tempfile
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -111,7 +111,7 @@ def require_tracking_server(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_S) as answer:  # noqa: S310
             answer.read()
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, HTTPException, ValueError) as error:  # the last two for an address that is none
         raise DmmaError(
             f"MLflow at {without_password(uri)} does not answer ({error}).",
             remedy="Start it, or unset MLFLOW_TRACKING_URI; training goes on without it, `dmma sync-metrics` uploads later.",

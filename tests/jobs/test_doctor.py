@@ -1,5 +1,6 @@
 """The commands doctor and weights as a person types them."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,19 @@ def test_every_check_passes_or_says_what_to_do(
     assert len(lines) == 12
     assert any("MLflow: MLflow at http://127.0.0.1:9 does not answer" in line for line in failed)
     assert any("below" in line for line in failed)
+
+
+def test_a_check_that_breaks_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)  # Python's own sign for "cannot be imported"
+    assert doctor.main([]) >= 1
+    lines = {line.split(":")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "ModuleNotFoundError: import of ray halted" in lines["FAIL  Ray"]
+    assert {"OK    Python", "OK    tiny encoders", "OK    storage .", "OK    published weights"} <= lines.keys()
+    assert len(lines) == 11
 
 
 def test_absent_weights_are_sentences(

@@ -160,3 +160,6 @@ def test_a_tracking_server_that_does_not_answer_is_a_sentence_without_its_passwo
     require_tracking_server("sqlite:////tmp/x.db")
     with pytest.raises(DmmaError, match="MLflow at http://127.0.0.1:9 does not answer"):
         require_tracking_server("http://me:secret@127.0.0.1:9")
+    for no_address in ("http://[bad", "http://127.0.0.1:port"):
+        with pytest.raises(DmmaError, match="does not answer"):
+            require_tracking_server(no_address)
