@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from dmma_core.errors import ConfigError
 
 Config = TypeVar("Config")
+_LISTS = (list, tuple)
 _NO_TEXT_TAGS = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 
 
@@ -135,7 +136,9 @@ def _below(hint: Any, key: str) -> Any:
         return next(filter(None, (_below(part, key) for part in get_args(hint))), None)
     if dataclasses.is_dataclass(hint):
         return next((field.type for field in dataclasses.fields(hint) if field.name == key), None)
-    return get_args(hint)[-1] if get_origin(hint) in (dict, list) else None
+    if get_origin(hint) is dict:
+        return get_args(hint)[1]
+    return get_args(hint)[0] if get_origin(hint) in _LISTS else None
 
 
 def _is_text(hint: Any) -> bool:
@@ -155,7 +158,7 @@ def _merge(cls: type, base: Any, extra: Any, where: str, edited: Sequence[str] =
     except (OmegaConfBaseException, TypeError) as error:  # the latter for a list in a table's place
         first_line = str(error).splitlines()[0].rstrip(".")
         key = str(getattr(error, "full_key", None) or ".".join(edited))
-        remedy = f"Give a list: {key}=[…]." if get_origin(_type_of(cls, key)) is list else "Correct its value."
+        remedy = f"Give a list: {key}=[…]." if get_origin(_type_of(cls, key)) in _LISTS else "Correct its value."
         raise ConfigError(
             f"{f'Setting {key!r}' if key else 'A setting'} in {where} cannot be used: {first_line}.", remedy=remedy
         ) from error

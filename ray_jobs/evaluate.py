@@ -1,7 +1,4 @@
-"""Measure a folder of generated sounds, beside the true sounds as the ceiling.
-
-dmma evaluate generated_uri=generated/demo/depth report_uri=reports/demo/depth.json
-"""
+"""Measure a folder of generated sounds, beside the true sounds as the ceiling."""
 
 from dmma_core.evaluation.catalogue import METRICS
 from dmma_core.evaluation.embed import TinyTaggerNetwork

@@ -1,8 +1,4 @@
-"""Sound for a held-out split of a feature set, or for one video of your own.
-
-dmma generate run_uri=runs/demo/depth features_uri=features/demo split=test
-dmma generate clip.mp4 --run runs/demo/depth --prompt "a dog barking"
-"""
+"""Sound for a held-out split of a feature set, or for one video of your own."""
 
 import posixpath
 from collections.abc import Iterable, Mapping
@@ -97,7 +93,8 @@ JOB = Job(
     config=GenerateConfig,
     plan=plan,
     run=run,
-    example='dmma generate clip.mp4 --run runs/demo/depth --prompt "a dog barking"',
+    example='dmma generate clip.mp4 --run runs/demo/depth --prompt "a dog barking"\n'
+    "dmma generate --run runs/demo/depth --features features/demo split=test",
     flags={"--run": "run_uri", "--prompt": "prompt", "--features": "features_uri", "--out": "out_uri"},
     positional="video",
 )

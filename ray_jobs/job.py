@@ -4,16 +4,19 @@ dmma <job> [--config FILE] [--dry-run] [--verbose] [key=value …]        and th
 """
 
 import argparse
+import dataclasses
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from dmma_core.config_loading import config_to_yaml, load_config
 from dmma_core.errors import ConfigError, DmmaError
@@ -25,6 +28,7 @@ CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _PLACES = ("video", "clips", "captions")  # settings that name files, beside those that end with _uri
+_MAX_HELP_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Job(Generic[Config]):
 
     `plan` validates everything the job needs (paths, schemas, weights, device, write access) and returns sentences that
     say what would be done; it raises DmmaError otherwise and changes nothing. `run` does the work. `flags` maps extra
-    options to settings ("--run": "run_uri"), `positional` names the setting a bare argument stands for.
+    options to settings ("--run": "run_uri"), `positional` names the setting a bare argument stands for. `example` is one
+    command a line.
     """
 
     name: str
@@ -47,11 +52,10 @@ class Job(Generic[Config]):
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Parse, validate, run. Returns the exit code; prints one sentence, not a traceback, for a user's error."""
-        arguments = self._parse(sys.argv[1:] if argv is None else argv)
+        arguments = self.parse(sys.argv[1:] if argv is None else argv)
         setup_logging(arguments.verbose)
         try:
-            config = load_config(self.config, config_path(self.name, arguments.config), self._overrides(arguments))
-            refuse_lost_places(config)
+            config = self.configure(arguments)
             with _terminated_as_interrupted():
                 if arguments.dry_run:
                     print(config_to_yaml(config))
@@ -72,21 +76,31 @@ class Job(Generic[Config]):
             return _BROKEN_PIPE
         return 0
 
-    def _parse(self, argv: Sequence[str]) -> argparse.Namespace:
+    def configure(self, arguments: argparse.Namespace) -> Config:
+        """The configuration that the arguments ask for. Raises ConfigError where it cannot be used."""
+        config = load_config(self.config, config_path(self.name, arguments.config), self._overrides(arguments))
+        refuse_lost_places(config)
+        return config
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Split the command line. As argparse does, it ends the process for --help and for unknown options."""
         parser = argparse.ArgumentParser(
             prog=f"dmma {self.name}",
             description=self.summary,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog=f"example:\n  {self.example}\n\nsettings (key=value) and their defaults:\n{self._defaults()}",
+            epilog=f"example:\n{textwrap.indent(self.example, '  ')}\n\nsettings (key=value) and their defaults:\n{self._defaults()}\n\n"
+            f"what they mean:\n{_meanings(self.config)}",
         )
-        parser.add_argument("--config", metavar="FILE", help="YAML file, or the name of one in configs/" + self.name)
+        shipped = "".join(f", or {name}" for name in _shipped(self.name))
+        parser.add_argument("--config", metavar="FILE", help=f"YAML file of settings{shipped}")
         parser.add_argument(
             "--dry-run", action="store_true", help="validate everything, print the plan, change nothing"
         )
         parser.add_argument("--verbose", action="store_true", help="log details")
         for flag, key in self.flags.items():
             parser.add_argument(flag, dest=f"setting:{key}", metavar="VALUE", help=f"same as {key}=VALUE")
-        parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the file's")
+        bare = f"; a word without = is the setting {self.positional}" if self.positional else ""
+        parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings that override the file's{bare}")
         return parser.parse_intermixed_args(argv)
 
     def _overrides(self, arguments: argparse.Namespace) -> list[str]:
@@ -115,9 +129,27 @@ def config_path(job: str, given: str | None) -> Path | None:
     named = CONFIG_ROOT / job / f"{given}.yaml"
     if named.is_file():
         return named
-    known = sorted(path.stem for path in (CONFIG_ROOT / job).glob("*.yaml"))
+    known = _shipped(job)
     shipped = f", or one of: {', '.join(known)}" if known else ""
     raise ConfigError(f"There is no configuration file {given}.", remedy=f"Give a path{shipped}.")
+
+
+def _shipped(job: str) -> list[str]:
+    """Names of the configurations that come with a job."""
+    return sorted(path.stem for path in (CONFIG_ROOT / job).glob("*.yaml"))
+
+
+def _meanings(config: type, key: str = "") -> str:
+    """What the docstrings of a configuration and of its parts say of the settings, wrapped for the terminal."""
+    width = min(_MAX_HELP_WIDTH, shutil.get_terminal_size().columns)
+    said = f"{key}: {config.__doc__}" if key else config.__doc__ or ""
+    text = " ".join(said.partition("Raises ")[0].split())
+    texts = [textwrap.fill(text, width, initial_indent="  ", subsequent_indent="    ")]
+    for each in fields(config):
+        name = f"{each.name}.<name>" if get_origin(each.type) is dict else each.name
+        parts = (part for part in (each.type, *get_args(each.type)) if dataclasses.is_dataclass(part))
+        texts += [_meanings(part, f"{key}.{name}" if key else name) for part in parts if isinstance(part, type)]
+    return "\n".join(texts)
 
 
 def refuse_lost_places(config: Any) -> None:

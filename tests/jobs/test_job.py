@@ -14,6 +14,8 @@ from ray_jobs.job import Job
 
 @dataclass(frozen=True)
 class EchoConfig:
+    """`text` is said `times` times."""
+
     text: str = "hello"
     times: int = 1
     out_uri: str = ""
@@ -48,6 +50,15 @@ def test_settings_come_from_flags_words_and_pairs(
 ) -> None:
     assert echo_job().main(argv) == 0
     assert capsys.readouterr().out.strip() == said
+
+
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        echo_job().main(["--help"])
+    assert stop.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for part in ("example: dmma echo hi", "times: 1", "`text` is said `times` times.", "is the setting text"):
+        assert part in out
 
 
 def test_dry_run_prints_settings_and_plan_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ class Part:
 class Tables:
     parts: dict[str, Part] = field(default_factory=lambda: {"first": Part(), "second": Part("both", "2")})
     words: list[str] = field(default_factory=list)
+    steps: tuple[int, ...] = (1, 2)
     switch: bool = True
 
 
@@ -125,6 +126,7 @@ def test_bad_values_are_sentences(override: str, expected: str) -> None:
     ("override", "expected"),
     [
         ("words=a", r"'words' .* Give a list: words=\[…\]"),
+        ("steps=3", r"'steps' .* Give a list: steps=\[…\]"),
         ("parts=[1]", "'parts' .* cannot be used"),
         ("parts.first=1", "'parts.first' .* cannot be used"),
     ],
@@ -154,4 +156,4 @@ def test_round_trips_through_yaml_and_dict(tmp_path: Path) -> None:
 
 def test_known_keys_are_dotted() -> None:
     assert known_keys(Outer) == ["name", "size", "inner.rate", "maybe"]
-    assert known_keys(Tables) == ["parts.<name>.mode", "parts.<name>.note", "words", "switch"]
+    assert known_keys(Tables) == ["parts.<name>.mode", "parts.<name>.note", "words", "steps", "switch"]
