@@ -49,8 +49,9 @@ class CleanConfig:
 class ExtractConfig:
     """A manifest becomes a feature set. Clips are stored `clips_per_shard` a file and encoded `clips_per_batch` at once.
 
-    `bundle` is a full name, options included: mmaudio_44k+per_clip+half. `weights` maps a role of the bundle ("clip", "depth", …) to a file that replaces its own. `num_encoders` absent means
-    one per GPU (per `gpus_per_encoder` of one), or one per core where there is no GPU.
+    `bundle` is "tiny", "mmaudio_16k" or "mmaudio_44k", with options behind it: mmaudio_44k+per_clip+half. `weights` maps a
+    role of the bundle ("clip", "depth", …) to a file that replaces its own. `decoder` is "pyav" or "decord".
+    `num_encoders` absent means one per GPU (per `gpus_per_encoder` of one), or one per core where there is no GPU.
     """
 
     manifest_uri: str = "manifest/demo"
@@ -87,6 +88,7 @@ class ArmConfig:
 class TrainConfig:
     """`run_uri` is the comparison's folder; each arm is a run below it. `only` names some of the arms (empty: all).
 
+    `preset` is a network that `dmma doctor --models` lists. `arms` given in a file replace the default ones.
     `init_uri` is a run (an own one, or one of `dmma weights import`) whose newest averaged network and latent statistics
     every arm starts from; `preset` must be the same there. Depth that an arm adds has no effect until trained.
     `num_workers` is per arm. `device` is "auto" (GPUs if the cluster has any), "cpu" or "cuda". An arm whose worker died
@@ -121,6 +123,8 @@ class TrainConfig:
                 f"num_workers is {self.num_workers}, max_restarts {self.max_restarts}, seed {self.seed}.",
                 remedy="Give at least 1 worker, and restarts and a seed of 0 or more.",
             )
+        if not self.arms:
+            raise ConfigError("There is no arm to train.", remedy="Give one, for example arms.depth.depth=both.")
         if unknown := sorted(set(self.only) - set(self.arms)):
             raise ConfigError(
                 f"only names the unknown arms {', '.join(unknown)}.", remedy=f"Arms: {', '.join(sorted(self.arms))}."
@@ -157,7 +161,9 @@ class UiConfig:
 class GenerateConfig:
     """`video` (a single file, with `prompt` and `start_s`) or `features_uri` and `split`; one of the two.
 
-    `weights` is "ema" or "model"; `step` a checkpoint's step, newest if absent; `max_clips` limits a split.
+    `weights` is "ema" or "model"; `step` a checkpoint's step, newest if absent; `max_clips` limits a split. `out_uri` is by
+    default generated/<run>@<step>. `audio_format` is "flac" or "wav"; `with_video` puts the sound under the picture too.
+    `device` is "auto" (a GPU if there is one), "cpu" or "cuda".
     """
 
     run_uri: str = "runs/demo/depth"
@@ -207,7 +213,8 @@ class EvaluateConfig:
 class CompareConfig:
     """Two reports become a comparison in the folder `out_uri`; `name` is what the comparison is called.
 
-    `num_resamples` and `seed` are those of the bootstrap, `num_examples` clips are shown side by side.
+    `num_resamples` and `seed` are those of the bootstrap, `num_examples` clips are shown side by side. `mlflow` off writes
+    the folder alone; on, its files are also attached to the comparison's MLflow run.
     """
 
     baseline_report_uri: str = "reports/demo/baseline.json"
@@ -217,6 +224,7 @@ class CompareConfig:
     num_resamples: int = 10_000
     seed: int = 0
     num_examples: int = 4
+    mlflow: bool = True
 
     def __post_init__(self) -> None:
         if self.num_resamples < 100:
@@ -229,7 +237,8 @@ class CompareConfig:
 class DemoConfig:
     """`clips`: a folder of your own videos (`captions`: a TSV/CSV for them); without it `num_clips` clips are rendered.
 
-    `num_steps` replaces the training steps of configs/train/tiny.yaml. Everything is written below `work_uri`.
+    `num_steps` replaces the training steps of configs/train/tiny.yaml. Everything is written below `work_uri`. `mlflow` off
+    keeps training and comparison out of MLflow.
     """
 
     clips: str = ""
@@ -237,6 +246,7 @@ class DemoConfig:
     num_clips: int = 240
     num_steps: int | None = None
     work_uri: str = "demo-output"
+    mlflow: bool = True
 
     def __post_init__(self) -> None:
         if self.captions and not self.clips:

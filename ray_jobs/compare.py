@@ -1,7 +1,4 @@
-"""Compare the reports of two arms: a table, a verdict, and a page to read and to listen to.
-
-dmma compare baseline_report_uri=reports/demo/baseline.json depth_report_uri=reports/demo/depth.json
-"""
+"""Compare the reports of two arms: a table, a verdict, and a page to read and to listen to."""
 
 from collections.abc import Mapping
 
@@ -20,17 +17,19 @@ from dmma_core.evaluation.verdict import table_markdown, table_record
 from dmma_core.job_configs import CompareConfig
 from dmma_core.storage import paths
 from ray_jobs.job import Job
-from ray_jobs.reporting import log_artifacts
+from ray_jobs.reporting import log_artifacts, require_tracking_server, tracking_uri_for
 
 FILES = ("table.md", "report.html", "table.json")
 
 
 def plan(config: CompareConfig) -> list[str]:
-    """Check both reports, the depth encoder and write access; say what would be compared."""
+    """Check both reports, the depth encoder, write access and MLflow; say what would be compared."""
     first, second = _reports(config)
     require_comparable(first, second)
     _depth_of(first)
     paths.check_writable(config.out_uri)
+    if config.mlflow:
+        require_tracking_server(tracking_uri_for(_runs_uri(first)))
     return [
         f"Would compare {second.arm} with {first.arm} on {len(first.clip_ids)} clips "
         f"({config.num_resamples} resamples) and write {', '.join(FILES)} to {config.out_uri}."
@@ -38,7 +37,7 @@ def plan(config: CompareConfig) -> list[str]:
 
 
 def run(config: CompareConfig) -> None:
-    """Compare, write the tables and the page, and log them to MLflow where the runs are known there."""
+    """Compare, write the tables and the page, and attach them to the comparison's run in MLflow."""
     first, second = _reports(config)
     comparison = compare(first, second, config.num_resamples, config.seed)
     chosen = choose_examples(first, config.num_examples)
@@ -50,13 +49,19 @@ def run(config: CompareConfig) -> None:
     paths.write_bytes(paths.join(config.out_uri, "table.md"), table.encode())
     paths.write_bytes(paths.join(config.out_uri, "report.html"), page.encode())
     paths.write_json(paths.join(config.out_uri, "table.json"), table_record(comparison))
-    log_artifacts(first.record["run_uri"].rpartition("/")[0], config.out_uri, "comparison")
+    if config.mlflow:
+        log_artifacts(_runs_uri(first), config.out_uri, "comparison")
     print(table)
     print(f"Report: {paths.join(config.out_uri, 'report.html')}")
 
 
 def _reports(config: CompareConfig) -> tuple[Report, Report]:
     return read_report(config.baseline_report_uri), read_report(config.depth_report_uri)
+
+
+def _runs_uri(report: Report) -> str:
+    """Folder of the comparison that the report's arm is of."""
+    return str(report.record["run_uri"]).rpartition("/")[0]
 
 
 def _depth_of(report: Report) -> DepthOf:

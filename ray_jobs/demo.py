@@ -1,12 +1,10 @@
 """The whole chain, small, on this machine: videos to the comparison of baseline and depth.
 
-    dmma demo                          on rendered clips, whose distances and onsets are known
-    dmma demo clips=path/to/videos     on your own videos
-
 Every step is the job of the same name with its tiny settings; run again, finished steps are recognised and kept.
 """
 
 import re
+import shlex
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -44,10 +42,11 @@ def steps(config: DemoConfig) -> list[Step]:
     if not config.clips:
         chain.append((render.JOB, [f"out_uri={videos}", f"scenes.num_clips={config.num_clips}"]))
     num_steps = [f"loop.num_steps={config.num_steps}"] if config.num_steps is not None else []
+    mlflow = [] if config.mlflow else ["mlflow=false"]
     chain += [
         (clean.JOB, [f"videos_uri={videos}", f"out_uri={at('manifest')}", f"dataset={name}", *_labels(config, videos)]),
         (extract.JOB, [f"manifest_uri={at('manifest')}", f"out_uri={at('features')}"]),
-        (train.JOB, [f"features_uri={at('features')}", f"run_uri={at('runs')}", *num_steps]),
+        (train.JOB, [f"features_uri={at('features')}", f"run_uri={at('runs')}", *num_steps, *mlflow]),
     ]
     for arm in ARMS:
         source = [f"run_uri={at('runs', arm)}", f"features_uri={at('features')}"]
@@ -57,7 +56,7 @@ def steps(config: DemoConfig) -> list[Step]:
             (evaluate.JOB, [f"generated_uri={at('generated', arm)}", f"report_uri={at('reports', f'{arm}.json')}"])
         )
     reports = [f"{arm}_report_uri={at('reports', f'{arm}.json')}" for arm in ARMS]
-    chain.append((compare.JOB, [*reports, f"out_uri={at('comparison')}", f"name={name}"]))
+    chain.append((compare.JOB, [*reports, f"out_uri={at('comparison')}", f"name={name}", *mlflow]))
     return chain
 
 
@@ -71,21 +70,23 @@ def _labels(config: DemoConfig, videos: str) -> list[str]:
 
 
 def plan(config: DemoConfig) -> Sequence[str]:
-    """Name the steps; each validates its own input when its turn comes."""
+    """Check the settings of every step and the input of the first; the others' input is made on the way."""
+    loaded = _load(config)
     paths.check_writable(config.work_uri)
-    return [
-        f"{number}. dmma {job.name} --config tiny {' '.join(settings)}" for number, (job, settings) in _numbered(config)
-    ]
+    first, first_config = loaded[0]
+    first.plan(first_config)
+    return [f"{number}. {_command(*step)}" for number, step in enumerate(steps(config), start=1)]
 
 
 def run(config: DemoConfig) -> None:
     """Run every step on one local Ray, record how long each took, and say where the result lies."""
     seconds: dict[str, float] = {}
+    commands = [_command(*step) for step in steps(config)]
     with connect(min_cpus=len(ARMS)):
-        for number, (job, settings) in _numbered(config):
-            print(f"\n[{number}/{len(steps(config))}] dmma {job.name} --config tiny {' '.join(settings)}", flush=True)
+        for number, (job, job_config) in enumerate(_load(config), start=1):
+            print(f"\n[{number}/{len(commands)}] {commands[number - 1]}", flush=True)
             started_s = time.monotonic()
-            job.run(load_config(job.config, config_path(job.name, "tiny"), settings))
+            job.run(job_config)
             seconds[job.name] = seconds.get(job.name, 0.0) + time.monotonic() - started_s
     name = name_of(config)
     paths.write_json(
@@ -93,11 +94,18 @@ def run(config: DemoConfig) -> None:
     )
     print(f"\nThe whole chain took {sum(seconds.values()):.0f} s.")
     print(f"Report:     {paths.join(config.work_uri, 'comparison', name, 'report.html')}")
-    print(f"MLflow UI:  dmma ui run_uri={paths.join(config.work_uri, 'runs', name)}")
+    if config.mlflow:
+        print(f"MLflow UI:  dmma ui run_uri={paths.join(config.work_uri, 'runs', name)}")
 
 
-def _numbered(config: DemoConfig) -> enumerate[Step]:
-    return enumerate(steps(config), start=1)
+def _load(config: DemoConfig) -> list[tuple[Job[Any], Any]]:
+    """Every step's job with its configuration. Raises ConfigError for a setting that one of them cannot use."""
+    return [(job, load_config(job.config, config_path(job.name, "tiny"), settings)) for job, settings in steps(config)]
+
+
+def _command(job: Job[Any], settings: Sequence[str]) -> str:
+    """What a person would type for this step."""
+    return shlex.join(["dmma", job.name, "--config", "tiny", *settings])
 
 
 JOB = Job(
@@ -106,7 +114,8 @@ JOB = Job(
     config=DemoConfig,
     plan=plan,
     run=run,
-    example="dmma demo clips=path/to/videos",
+    example="dmma demo                   # on rendered clips, whose distances and onsets are known\n"
+    "dmma demo path/to/videos    # on your own videos",
     positional="clips",
 )
 

@@ -47,6 +47,20 @@ def test_compare_writes_tables_and_page(reports: Path, capsys: pytest.CaptureFix
     assert "The loss curves are not shown" in page, "the made runs logged no losses"
 
 
+def test_without_mlflow_nothing_goes_there(
+    reports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody answers
+    settings = [*_settings(reports), f"out_uri={tmp_path}/comparison", "num_examples=0"]
+    assert compare.JOB.main(["--dry-run", *settings]) == 1
+    assert "MLflow at http://127.0.0.1:9 does not answer" in capsys.readouterr().err
+    assert compare.JOB.main(["--dry-run", *settings, "mlflow=false"]) == 0
+    assert compare.JOB.main([*settings, "mlflow=false"]) == 0
+    assert "MLflow" not in capsys.readouterr().err
+    assert compare.JOB.main(settings) == 0
+    assert "was not attached to MLflow" in capsys.readouterr().err
+
+
 def test_a_missing_report_and_other_clips_end_with_a_sentence(
     reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

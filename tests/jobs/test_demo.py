@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from dmma_core.config_loading import load_config
 from dmma_core.job_configs import DemoConfig
-from ray_jobs.demo import name_of, steps
+from ray_jobs.demo import JOB, name_of, steps
 from ray_jobs.job import config_path
 
 
@@ -17,6 +19,36 @@ def test_every_step_is_a_job_with_settings_that_it_knows(tmp_path: Path) -> None
         ]  # fmt: skip
         for job, settings in steps(config):
             load_config(job.config, config_path(job.name, "tiny"), settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["{}/absent"], "There is no folder {}/absent"),
+        (["{}/none"], "holds 0 files, none of them a video"),
+        (["{}/some", "captions={}/none.tsv"], "There is no {}/none.tsv"),
+        (["num_clips=0"], "num_clips is 0"),
+        (["num_steps=0"], "loop.num_steps is 0"),
+    ],
+)
+def test_a_dry_run_sees_what_the_first_step_would_stumble_over(
+    settings: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = str(tmp_path / "videos")
+    (tmp_path / "videos" / "some").mkdir(parents=True)
+    (tmp_path / "videos" / "some" / "clip.mp4").touch()
+    (tmp_path / "videos" / "none").mkdir()
+    argv = ["--dry-run", f"work_uri={tmp_path}/work", *(setting.format(videos) for setting in settings)]
+    assert JOB.main(argv) != 0
+    assert sentence.format(videos) in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_choice_of_mlflow_reaches_training_and_comparison(tmp_path: Path) -> None:
+    for mlflow in (True, False):
+        chain = steps(DemoConfig(work_uri=str(tmp_path), mlflow=mlflow))
+        chosen = {job.name: load_config(job.config, config_path(job.name, "tiny"), given) for job, given in chain}
+        assert (chosen["train"].mlflow, chosen["compare"].mlflow) == (mlflow, mlflow)
 
 
 def test_each_folder_of_videos_has_results_of_its_own(tmp_path: Path) -> None:
