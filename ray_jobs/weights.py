@@ -1,7 +1,9 @@
 """`dmma weights`: the published weights on this machine. Not a Ray job; it has sub-commands of its own."""
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,8 +12,9 @@ from dmma_core.log import setup_logging
 from dmma_core.storage import paths, weights
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.storage.state_dicts import read_state_dict
-from dmma_core.storage.weights_registry import GROUPS
+from dmma_core.storage.weights_registry import GROUPS, NON_COMMERCIAL
 
+_MIN_REMARK_WIDTH = 24
 _HELP = """\
 The tiny encoders come with DMMA and need none of this. The published networks of MMAudio, BigVGAN, CLIP, Synchformer
 and MiDaS are fetched once into a cache folder (DMMA_CACHE, or ~/.cache/dmma/weights) and compared with their sha256.
@@ -44,13 +47,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    present, _ = weights.inventory()
+    """Files by licence, then groups with their whole sizes, in the width of the terminal."""
+    present = set(weights.inventory()[0])
+    name_width = max(map(len, (*weights.REGISTRY, *GROUPS)))
+    by_licence: dict[str, list[str]] = {}
     for name, file in weights.REGISTRY.items():
-        size = f"{file.size_bytes / 1e6:,.1f} MB"
-        here = "here" if name in present else "-"
-        print(f"{here:<5}{name:<38}{size:>13}  {file.license:<37}{file.purpose}")
-    print(f"\nGroups: {', '.join((*GROUPS, 'all'))}.\nCache: {weights.cache_folder()}")
+        by_licence.setdefault(file.license, []).append(name)
+    for licence, names in by_licence.items():
+        print(f"{licence}{', not for commercial use' if licence == NON_COMMERCIAL else ''}:")
+        for name in names:
+            here = "here" if name in present else "-"
+            print(_row(here, name, name_width, [name], weights.REGISTRY[name].purpose))
+        print()
+    print("Groups, for `dmma weights fetch`:")
+    for group in (*GROUPS, "all"):
+        names = weights.expand([group])
+        here = "here" if present.issuperset(names) else "-"
+        print(_row(here, group, name_width, names, f"{len(names)} files, {len(present.intersection(names))} of them here"))
+    print(f"\nCache: {weights.cache_folder()}")
     return 0
+
+
+def _row(here: str, name: str, name_width: int, files: Sequence[str], remark: str) -> str:
+    """One entry: whether it is here, its name, the size of its files together, and a remark that wraps under itself."""
+    start = f"  {here:<4}  {name:<{name_width}}  {_size(sum(weights.REGISTRY[file].size_bytes for file in files)):>7}  "
+    width = max(len(start) + _MIN_REMARK_WIDTH, shutil.get_terminal_size().columns)
+    return textwrap.fill(remark, width, initial_indent=start, subsequent_indent=" " * len(start))
+
+
+def _size(num_bytes: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.3g} {unit}" if num_bytes < 100 * factor else f"{num_bytes / factor:.0f} {unit}"
+    return f"{num_bytes / 1e3:.1f} kB"
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
@@ -87,6 +116,8 @@ def _import(arguments: argparse.Namespace) -> int:
 
     (name,) = arguments.names
     known = name in weights.REGISTRY
+    if not known and not Path(name).suffix and not paths.exists(name):
+        weights.describe(name)  # a misspelt name, not a file: raises with the near ones
     path = weights.path_of(name) if known else name
     state = read_state_dict(path)
     sha256 = weights.verify(name) if known else paths.sha256_of(path)

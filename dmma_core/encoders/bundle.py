@@ -6,6 +6,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ class Bundle:
         codec: AudioCodec,
     ) -> None:
         self.clip, self.depth, self.synchformer, self.codec = clip, depth, synchformer, codec
+        if not isfinite(duration_s):
+            raise ConfigError(f"Clips cannot last {duration_s} s.", remedy="Give a number of seconds.")
         side, sync_side = clip.config.input_size, synchformer.config.image_size
         self.frame_requests = (
             FrameRequest("rgb", RGB_FPS, side, side, fit="squash"),

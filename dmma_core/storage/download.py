@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +28,13 @@ def download(url: str, part: Path, label: str, first_pause_s: float = 1.0) -> No
     """Bring `url` wholly into the file `part`, going on behind the bytes that are there already.
 
     A broken connection is taken up again as long as attempts bring new bytes. Raises StorageError when it does not
-    come back, is refused, or the disk is full; the bytes got so far stay for the next call.
+    come back, is refused or no web address, or the disk is full or `part` not to be written; the bytes got so far stay
+    for the next call.
     """
-    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise StorageError(f"{url} is no web address ({error}).", remedy="Check --mirror.") from error
     with _locked(part) as file:
         fruitless = 0
         while True:
@@ -115,7 +120,15 @@ def _full_disk(part: Path) -> StorageError:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[IO[bytes]]:
-    with part.open("ab", buffering=0) as file:
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        opened = part.open("ab", buffering=0)
+    except OSError as error:
+        raise StorageError(
+            f"{part} could not be written ({error.strerror}).",
+            remedy="Check its permissions, or choose another cache folder by DMMA_CACHE.",
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -79,8 +79,9 @@ def test_wrong_lengths_are_refused(bundle: Bundle) -> None:
     assert clip.audio_A is not None
     with pytest.raises(ValueError, match="samples at 16000 Hz, expected"):
         bundle.encode_clips([DecodedClip(clip.frames, clip.audio_A[:-1], 16_000)])
-    with pytest.raises(ConfigError, match="too short"):
-        load_random_bundle(0.5)
+    for duration_s, sentence in ((0.5, "too short"), (-1.0, "too short"), (float("nan"), "cannot last nan s")):
+        with pytest.raises(ConfigError, match=sentence):
+            load_random_bundle(duration_s)
 
 
 def test_published_bundles_name_the_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

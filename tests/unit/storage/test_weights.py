@@ -231,3 +231,62 @@ def test_the_command(cache: Path, capsys: pytest.CaptureFixture[str], caplog: py
     (cache / "mmaudio_small_16k.pth").write_bytes(b"x")
     assert main(["verify", NAME]) == 1 and "FAIL" in capsys.readouterr().out
     assert main(["fetch", "midas_v21_small_256", "--offline"]) == 1
+
+
+@pytest.mark.parametrize("command", ["where", "verify", "fetch", "import"])
+def test_a_misspelt_name_is_answered_with_the_near_ones(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "mmaudio_smal_16k"]) == 1
+    assert "no published weights 'mmaudio_smal_16k'. Known: mmaudio_small_16k" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file", "file/cache", "/proc/cache"])
+def test_a_cache_that_cannot_be_written_is_a_sentence(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DMMA_CACHE", str(tmp_path / place))
+    assert main(["list"]) == 0 and "here" not in capsys.readouterr().out
+    with pytest.raises(StorageError, match=r"cache folder \S+ cannot be written: .* DMMA_CACHE"):
+        weights.fetch(NAME)
+    assert server.ranges == []
+
+
+def test_a_folder_in_the_place_of_a_file_is_a_sentence(cache: Path) -> None:
+    (cache / "mmaudio_small_16k.pth").mkdir(parents=True)
+    for call in (weights.path_of, weights.verify, weights.fetch):
+        with pytest.raises(WeightsError, match="is a folder"):
+            call(NAME)
+    (cache / "mmaudio_small_16k.pth").rmdir()
+    (cache / "mmaudio_small_16k.pth.part").mkdir()
+    with pytest.raises(StorageError, match=r"\.part could not be written \(Is a directory\)"):
+        weights.fetch(NAME)
+
+
+def test_half_a_file_is_found_though_nobody_published_its_exact_size_and_sha256(
+    cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = replace(weights.REGISTRY[NAME], sha256=None, size_bytes=3_000_000, size_is_rounded=True)
+    monkeypatch.setattr(weights, "REGISTRY", {NAME: entry})
+    path = Path(weights.fetch(NAME))
+    path.write_bytes(DATA[: len(DATA) // 2])
+    for call in (weights.path_of, weights.verify, weights.fetch):
+        with pytest.raises(WeightsError, match="it is truncated or another file"):
+            call(NAME)
+    path.unlink()
+    server.data = DATA[:1_000_000]
+    with pytest.raises(WeightsError, match=r"\.part has 1,000,000 bytes, published are 3,000,000"):
+        weights.fetch(NAME)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("mirror", "sentence"),
+    [
+        ("http://[bad", "no web address"),
+        ("ftp://x", "unknown scheme ftp"),
+        ("/nowhere", "There is no /nowhere/mmaudio_s"),
+    ],
+)
+def test_a_mirror_that_is_none_is_a_sentence(mirror: str, sentence: str) -> None:
+    with pytest.raises(StorageError, match=sentence):
+        weights.fetch(NAME, mirror=mirror)
