@@ -63,7 +63,8 @@ def _list(arguments: argparse.Namespace) -> int:
     for group in (*GROUPS, "all"):
         names = weights.expand([group])
         here = "here" if present.issuperset(names) else "-"
-        print(_row(here, group, name_width, names, f"{len(names)} files, {len(present.intersection(names))} of them here"))
+        remark = f"{len(names)} files, {len(present.intersection(names))} of them here"
+        print(_row(here, group, name_width, names, remark))
     print(f"\nCache: {weights.cache_folder()}")
     return 0
 
@@ -76,10 +77,9 @@ def _row(here: str, name: str, name_width: int, files: Sequence[str], remark: st
 
 
 def _size(num_bytes: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if num_bytes >= factor:
-            return f"{num_bytes / factor:.3g} {unit}" if num_bytes < 100 * factor else f"{num_bytes / factor:.0f} {unit}"
-    return f"{num_bytes / 1e3:.1f} kB"
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:.1f} GB"
+    return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"
 
 
 def _fetch(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dmma_core.storage.weights import REGISTRY
 from ray_jobs import doctor, weights
 
 
@@ -43,6 +44,25 @@ def test_a_check_that_breaks_is_one_line(
     assert "ModuleNotFoundError: import of ray halted" in lines["FAIL  Ray"]
     assert {"OK    Python", "OK    tiny encoders", "OK    storage .", "OK    published weights"} <= lines.keys()
     assert len(lines) == 11
+
+
+def test_the_list_of_weights_fits_the_terminal_and_sums_up_its_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DMMA_CACHE", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "100")
+    (tmp_path / "depth_anything_v2_small").mkdir()
+    for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
+        (tmp_path / "depth_anything_v2_small" / name).touch()
+    assert weights.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-1])) <= 100
+    rows = {words[1]: (words[0], *words[2:4]) for words in map(str.split, lines) if words and words[0] in ("here", "-")}
+    assert rows.keys() >= {"all", "bundle_mmaudio_44k", *REGISTRY}
+    assert rows["mmaudio_small_44k"] == ("-", "630", "MB")
+    assert rows["depth_anything_v2_small_folder"] == ("here", "99", "MB")
+    assert rows["bundle_mmaudio_44k"] == ("-", "7.1", "GB")
+    assert lines.index("CC-BY-NC-4.0, not for commercial use:") < lines.index("MIT:")
 
 
 def test_absent_weights_are_sentences(
