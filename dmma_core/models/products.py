@@ -28,6 +28,7 @@ def takes_onednn(x: Tensor, weight: Tensor) -> bool:
         and weight.dtype == torch.float32
         and x.numel() >= _MIN_ROWS * x.shape[-1]
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # it chooses for itself
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

@@ -1,0 +1,145 @@
+"""Whole training steps as they run on a GPU: bfloat16 autocast, clipping, AdamW; without and with torch.compile.
+
+    python -m benchmarks.training_step                                        # one JSON line a figure
+    python -m benchmarks.training_step --batch-sizes 64 256 --presets small_44k large_44k
+    python -m benchmarks.training_step --device cpu --presets tiny --batch-sizes 4    # to try the script itself
+
+Figures: samples/s, peak memory, and the share of the GPU's published dense bfloat16 rate that the step's counted matrix
+products make up (model FLOP/s utilisation; recomputation does not count). Depth arm and baseline take turns.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.figure import figure
+from benchmarks.networks import DEPTH_BAR
+from dmma_core.data.batching import ClipBatch
+from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.presets import initialise, mmdit_config
+from dmma_core.training.configs import DropoutConfig, OptimConfig, ScheduleConfig
+from dmma_core.training.optim import build_optimizer
+from dmma_core.training.step import StepDraws, TrainingStep, training_draws
+
+_NUM_SCALARS = 8
+_DENSE_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12}  # data sheets
+Step = Callable[[], object]
+
+
+def random_batch(config: MMDiTConfig, batch_size: int) -> ClipBatch:
+    """Clips of random features, stored in float16 as extraction does."""
+
+    def draw(length: int, width: int) -> torch.Tensor:
+        return torch.randn(batch_size, length, width).half()
+
+    all_B = torch.ones(batch_size, dtype=torch.bool)
+    return ClipBatch(
+        clip_ids=tuple(map(str, range(batch_size))),
+        sample_B=torch.arange(batch_size),
+        has_video_B=all_B,
+        has_text_B=all_B,
+        latent_mean_BLC=draw(config.latent_length, config.latent_width),
+        latent_std_BLC=draw(config.latent_length, config.latent_width).abs(),
+        rgb_BTD=draw(config.rgb_length, config.rgb_width),
+        depth_BTD=draw(config.rgb_length, config.rgb_width),
+        depth_scalars_BTK=draw(config.rgb_length, config.num_depth_scalars),
+        sync_BSD=draw(config.sync_length, config.sync_width),
+        text_BND=draw(config.text_length, config.text_width),
+    )
+
+
+def training_step(config: MMDiTConfig, compiled: bool, device: torch.device) -> TrainingStep:
+    model = MMDiT(config)
+    initialise(model, seed=0)
+    model.set_latent_statistics(torch.zeros(config.latent_width), torch.ones(config.latent_width))
+    model.to(device)
+    velocity = torch.compile(model) if compiled else model
+    optimizer = build_optimizer(model, OptimConfig())
+    return TrainingStep(model, velocity, optimizer, OptimConfig(), ScheduleConfig(), DropoutConfig())
+
+
+def seconds_a_step(step: Step, device: torch.device, num_steps: int) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(num_steps):
+        step()
+    _wait(device)
+    return (time.perf_counter() - start) / num_steps
+
+
+def benchmark(preset: str, batch_size: int, compiled: bool, device: torch.device, rounds: int) -> None:
+    baseline = replace(mmdit_config(preset), num_depth_scalars=_NUM_SCALARS)
+    taken: dict[str, list[float]] = {}
+    runs: dict[str, tuple[Step, float, float]] = {}
+    label = f"{preset}, batch {batch_size}, {'compiled' if compiled else 'eager'}"
+    for arm, config in (("baseline", baseline), ("depth", replace(baseline, depth="both"))):
+        batch = random_batch(config, batch_size)
+        draws, batch = training_draws(batch, seed=0).to(device), batch.to(device)
+        step = training_step(config, compiled, device)
+        run = _bound(step, batch, draws)
+        flops = _flops(training_step(config, False, device), batch, draws)
+        run()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        run()
+        peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
+        runs[arm], taken[arm] = (run, flops, peak), []
+    for _ in range(rounds):
+        for arm, (run, _, _) in runs.items():
+            taken[arm].append(seconds_a_step(run, device, num_steps=5))
+    rate = _published_rate(device)
+    for arm, (_, flops, peak) in runs.items():
+        step_s = statistics.median(taken[arm])
+        figure(f"training step {arm}", batch_size / step_s, f"samples/s ({label})")
+        if device.type == "cuda":
+            figure(f"training step {arm} peak memory of both arms", peak, f"GiB ({label})")
+        if rate:
+            figure(f"training step {arm} utilisation", flops / step_s / rate, f"of dense bfloat16 ({label})")
+    cost = statistics.median(a / b for a, b in zip(taken["depth"], taken["baseline"], strict=True))
+    figure("training step depth arm over baseline", cost, f"times ({label})", DEPTH_BAR, at_most=True)
+
+
+def _bound(step: TrainingStep, batch: ClipBatch, draws: StepDraws) -> Step:
+    return lambda: step(batch, draws, 5_000)
+
+
+def _flops(step: TrainingStep, batch: ClipBatch, draws: StepDraws) -> float:
+    with FlopCounterMode(display=False) as counter:
+        step(batch, draws, 0)
+    return float(counter.get_total_flops())
+
+
+def _published_rate(device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((rate for part, rate in _DENSE_BF16_FLOPS.items() if part in name.replace("-", " ").split()), None)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--presets", nargs="+", default=["small_44k"])
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[64, 128])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.exit(1, "There is no GPU here; --device cpu tries the script itself.\n")
+    for preset in arguments.presets:
+        for batch_size in arguments.batch_sizes:
+            for compiled in (False, True):
+                benchmark(preset, batch_size, compiled, torch.device(arguments.device), arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
