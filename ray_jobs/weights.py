@@ -11,7 +11,7 @@ from dmma_core.errors import DmmaError
 from dmma_core.log import setup_logging
 from dmma_core.storage import paths, weights
 from dmma_core.storage.run_folder import RunFolder
-from dmma_core.storage.state_dicts import read_state_dict
+from dmma_core.storage.state_dicts import read_state_dict, write_state_dict
 from dmma_core.storage.weights_registry import GROUPS, NON_COMMERCIAL
 
 _MIN_REMARK_WIDTH = 24
@@ -26,6 +26,7 @@ and MiDaS are fetched once into a cache folder (DMMA_CACHE, or ~/.cache/dmma/wei
   dmma weights verify all                             compare everything that is here with its sha256
   dmma weights where mmaudio_small_44k                its path, for scripts
   dmma weights import mmaudio_small_44k               a run, runs/mmaudio_small_44k, to generate with and train from
+  dmma weights export runs/mine/baseline mine.pth     a network trained here, for MMAudio's own code
 
 Machines without internet: fetch elsewhere, copy the cache folder, and set DMMA_CACHE or give --mirror.
 Weights under CC-BY-NC-4.0 may not be used commercially."""
@@ -33,7 +34,7 @@ Weights under CC-BY-NC-4.0 may not be used commercially."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command. Returns the exit code; prints one sentence for a user's error."""
-    arguments = _parser().parse_args(argv)
+    arguments = arguments_parser().parse_args(argv)
     setup_logging()
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
@@ -130,34 +131,53 @@ def _import(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _export(arguments: argparse.Namespace) -> int:
+    from dmma_core.training.start import published_state
+
+    checkpoint = RunFolder(paths.absolute(arguments.run_uri)).checkpoint()
+    write_state_dict(arguments.file, published_state(checkpoint))
+    print(f"{arguments.file} holds the averaged network of {checkpoint.uri} in the published layout.")
+    return 0
+
+
+def arguments_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dmma weights", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(metavar="list|fetch|verify|where|import", required=True)
+    commands = parser.add_subparsers(metavar="list|fetch|verify|where|import|export", required=True)
     commands.add_parser("list", help="all published files, and which are here").set_defaults(command=_list)
     for name, command, summary in (
         ("fetch", _fetch, "bring files into the cache, with resume, and compare their sha256"),
         ("verify", _verify, "compare files in the cache with their sha256"),
         ("where", _where, "print the local path of files"),
-        ("import", _import, "make a run of a published network, by name or file, which generate and train start from"),
     ):
         sub = commands.add_parser(name, help=summary, description=summary)
-        if name == "import":
-            sub.add_argument("names", nargs=1, metavar="NAME", help="a name of `dmma weights list`, or a file")
-        else:
-            sub.add_argument("names", nargs="+", metavar="NAME", help="a name of `dmma weights list`, a group, or all")
+        sub.add_argument("names", nargs="+", metavar="NAME", help="a name of `dmma weights list`, a group, or all")
         sub.set_defaults(command=command)
         if name == "fetch":
             sub.add_argument("--mirror", metavar="URI", help="folder, gs:// or http(s):// with the same file names")
             sub.add_argument("--offline", action="store_true", help="fetch nothing; fail where a file is absent")
-        if name == "import":
-            sub.add_argument("--run", metavar="URI", help="folder of the run (default: runs/NAME)")
-            sub.add_argument("--duration", type=float, default=8.0, metavar="S", help="seconds of a clip (default: 8)")
-            sub.add_argument(
-                "--bundle", metavar="NAME", help="encoders (default: those that the network was trained with)"
-            )
+    _add_import(commands)
+    _add_export(commands)
     return parser
+
+
+def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "make a run of a published network, which generate and train start from"
+    sub = commands.add_parser("import", help=summary, description=summary)
+    sub.add_argument("names", nargs=1, metavar="NAME", help="a name of `dmma weights list`, or a file")
+    sub.add_argument("--run", metavar="URI", help="folder of the run (default: runs/NAME)")
+    sub.add_argument("--duration", type=float, default=8.0, metavar="S", help="seconds of a clip (default: 8)")
+    sub.add_argument("--bundle", metavar="NAME", help="encoders (default: those that the network was trained with)")
+    sub.set_defaults(command=_import)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "write a run's newest averaged network in the published layout"
+    sub = commands.add_parser("export", help=summary, description=summary)
+    sub.add_argument("run_uri", metavar="RUN", help="a run without depth, or with DeepMMAudio's form of it")
+    sub.add_argument("file", metavar="FILE", help="a .pth file, or .safetensors")
+    sub.set_defaults(command=_export)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""State dicts that others published: read without running code, unwrapped, and held against what a network expects."""
+"""State dicts in published layouts: read without running code, unwrapped, and held against what a network expects."""
 
 import errno
 import pickle
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dmma_core.errors import StorageError, WeightsError
 from dmma_core.storage import paths
-from dmma_core.storage.tensor_files import read_tensors
+from dmma_core.storage.tensor_files import read_tensors, write_tensors
 
 _CONTAINERS = ("weights", "ema", "state_dict", "generator", "model")  # keys under which published networks lie
 _PREFIX = "module."  # that torch's parallel wrappers put before every name
@@ -43,6 +43,15 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
             error.message, remedy="Give the path of a whole weights file, or get it with `dmma weights fetch`."
         ) from error
     return unwrap(content, path)
+
+
+def write_state_dict(uri: str, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict atomically: as safetensors where the name ends so, else as a PyTorch file without any code."""
+    if uri.endswith(".safetensors"):
+        write_tensors(uri, state)
+        return
+    with paths.open_write(uri) as file:
+        torch.save({name: value.contiguous() for name, value in state.items()}, file)
 
 
 def unwrap(content: Any, where: str = "The checkpoint") -> dict[str, Tensor]:
@@ -104,14 +113,16 @@ def checked_state_dict(
     )
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Any], where: str, unused: tuple[str, ...] = ()) -> None:
+def load_strictly(
+    module: nn.Module, state: Mapping[str, Any], network: str, where: str, unused: tuple[str, ...] = ()
+) -> None:
     """Copy `state` into `module`, whose names are the published ones, after `checked_state_dict` (see there).
 
     A module on the meta device takes the tensors themselves. When WeightsError is raised, the module is unchanged.
     """
     own = module.state_dict()
     shapes = {name: tuple(value.shape) for name, value in own.items()}
-    tensors = checked_state_dict(state, shapes, type(module).__name__, where, unused=unused)
+    tensors = checked_state_dict(state, shapes, network, where, unused=unused)
     module.load_state_dict(tensors, assign=any(value.is_meta for value in own.values()))
 
 

@@ -50,6 +50,11 @@ class RunIdentity:
     def require_same(self, checkpoint: Checkpoint) -> None:
         """Raise CheckpointError, naming what differs, unless `checkpoint` is of this run."""
         record = checkpoint.record
+        if STATE not in record["files"]:
+            raise CheckpointError(
+                f"{checkpoint.uri} holds a network alone, without what is needed to go on training.",
+                remedy="Start another run from it: give its run as init_uri, and another run_uri.",
+            )
         mine = dict(self.model)
         if differing := sorted(key for key in {*mine, *record["model"]} if mine.get(key) != record["model"].get(key)):
             pairs = ", ".join(f"{key} {record['model'].get(key)!r} (now {mine.get(key)!r})" for key in differing[:5])

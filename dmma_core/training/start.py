@@ -1,4 +1,7 @@
-"""Where training starts from, other than a seed: published networks as runs, and the network of any checkpoint."""
+"""Where training starts from, other than a seed: published networks as runs, and the network of any checkpoint.
+
+And the way back: a network trained here in the published layout.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,13 +11,15 @@ from torch import Tensor
 
 from dmma_core.config_loading import config_from_dict, config_to_dict
 from dmma_core.data.feature_schema import FeatureSchema
-from dmma_core.errors import CheckpointError, ConfigError
+from dmma_core.errors import CheckpointError, ConfigError, StorageError
 from dmma_core.models.audio_codec.mmaudio_codec import MODES
-from dmma_core.models.mmaudio_interop import from_official, recognise
+from dmma_core.models.mmaudio_interop import from_official, recognise, state_to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import depth_from_baseline
 from dmma_core.storage.run_folder import Checkpoint, RunFolder
 from dmma_core.training.checkpoint import EMA, load_weights, write_checkpoint
+
+_SOURCE = "source"  # entry of the record of an imported network
 
 
 def bundle_of_published(state: Mapping[str, Tensor]) -> str:
@@ -29,8 +34,11 @@ def import_published(
     """Write a published network as checkpoint 0 of the run `folder`, for the features and the duration of `schema`.
 
     Only the averaged network is written, for that is what is published. `source` is kept in the record.
-    Raises WeightsError for weights that are no published network, ConfigError where `schema` does not suit it.
+    Raises WeightsError for weights that are no published network, ConfigError where `schema` does not suit it, and
+    StorageError where the folder holds a training run.
     """
+    if any(_SOURCE not in folder.checkpoint(step).record for step in folder.complete_steps()):
+        raise StorageError(f"{folder.uri} holds a training run.", remedy="Give another --run.")
     name, config = recognise(state)
     widths = {field: getattr(config, f"{field}_width") for field in ("latent", "rgb", "sync", "text")}
     lengths: dict[str, Any] = {}
@@ -48,9 +56,18 @@ def import_published(
         "arm": name,
         "model": config_to_dict(model.config),
         "features": schema.to_dict(),
-        "source": dict(source),
+        _SOURCE: dict(source),
     }
     return write_checkpoint(folder, {EMA: model.state_dict()}, record)
+
+
+def published_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The averaged network of a checkpoint as a published state dict, float32, which the published code loads.
+
+    Raises WeightsError for one of our own forms of depth, which has no published layout.
+    """
+    config = config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri)
+    return state_to_official(checkpoint.read(EMA), config)
 
 
 def network_from(start: Checkpoint, config: MMDiTConfig, seed: int) -> MMDiT:

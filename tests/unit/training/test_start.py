@@ -8,7 +8,7 @@ import torch
 
 from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.data.feature_store import FeatureStore
-from dmma_core.errors import CheckpointError, ConfigError
+from dmma_core.errors import CheckpointError, ConfigError, StorageError
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmaudio_interop import to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
@@ -17,7 +17,13 @@ from dmma_core.storage.run_folder import MARKER, Checkpoint, RunFolder
 from dmma_core.tensors import TensorSpec
 from dmma_core.training.arm import ArmPlan, new_state, train_arm
 from dmma_core.training.checkpoint import EMA, write_checkpoint
-from dmma_core.training.start import bundle_of_published, import_published, network_from, require_start
+from dmma_core.training.start import (
+    bundle_of_published,
+    import_published,
+    network_from,
+    published_state,
+    require_start,
+)
 from helpers.features import synthetic_schema, write_feature_set
 from helpers.training import ALONE, small_plan
 
@@ -110,6 +116,8 @@ def test_a_published_network_becomes_a_run_and_learns_depth(tmp_path: Path) -> N
     checkpoint = import_published(state, schema, RunFolder(str(tmp_path / "run")), {"file": "x.pth"})
     assert checkpoint.record["arm"] == "small_16k"
     found = RunFolder(str(tmp_path / "run")).checkpoint()
+    back = published_state(found)
+    assert all(torch.equal(value, back[name]) for name, value in state.items())
     config = config_for_features("small_16k", schema, "both")
     require_start(found, config, schema)
     model = network_from(found, config, seed=0)
@@ -118,6 +126,20 @@ def test_a_published_network_becomes_a_run_and_learns_depth(tmp_path: Path) -> N
     features, latent, time = features_for(config), torch.randn(2, config.latent_length, 20), torch.rand(2)
     with torch.inference_mode():
         assert torch.equal(model(latent, time, features), original(latent, time, features))
+
+
+def test_an_imported_network_is_no_training_run(store: FeatureStore, trained: Checkpoint, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, store)
+    record = {key: value for key, value in trained.record.items() if key not in ("files", "schema_version")}
+    write_checkpoint(RunFolder(plan.run_uri), {EMA: trained.read(EMA)}, {**record, "step": 0, "source": {}})
+    with pytest.raises(CheckpointError, match="holds a network alone"):
+        train_arm(plan, ALONE)
+
+
+def test_an_import_leaves_a_training_run_alone(trained: Checkpoint) -> None:
+    run = RunFolder(trained.uri.rsplit("/checkpoints/", 1)[0])
+    with pytest.raises(StorageError, match="holds a training run"):
+        import_published({}, published_schema(1.0), run, {})
 
 
 def test_a_bundle_of_other_widths_is_refused(tmp_path: Path) -> None:
