@@ -62,7 +62,8 @@ class Progress:
         elapsed_s = max(now_s - self._started_s, 1e-9)
         rate = self._done / elapsed_s
         left_s = (self._total - self._done) / rate if rate else float("nan")
-        text = f"{self._label}: {self._done}/{self._total} {self._unit}, {rate:.2f}/s, {left_s:.0f} s left"
+        pace = f"{rate:.2f}/s" if rate >= 0.1 else f"{1 / rate:.0f} s each" if rate else "-"
+        text = f"{self._label}: {self._done}/{self._total} {self._unit}, {pace}, {left_s:.0f} s left"
         self._log.info("%s", f"{text}, {note}" if note else text)
 
 
