@@ -145,7 +145,7 @@ class ClipEncoder(nn.Module):
         """
         with torch.device("meta"):
             encoder = cls(config)
-        load_strictly(encoder.model, state, where)
+        load_strictly(encoder.model, state, config.name, where)
         encoder._set_constants()
         return encoder.eval()
 

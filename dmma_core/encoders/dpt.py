@@ -111,7 +111,7 @@ class Dpt(nn.Module):
 
     def load(self, state: Mapping[str, Tensor], where: str) -> None:
         """Copy a MiDaS state dict. Raises WeightsError where it does not fit."""
-        load_strictly(self, state, where, unused=_UNUSED)
+        load_strictly(self, state, self.config.name, where, unused=_UNUSED)
 
 
 class _Backbone(nn.Module):

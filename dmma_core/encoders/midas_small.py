@@ -43,4 +43,4 @@ class MidasSmall(nn.Module):
 
     def load(self, state: Mapping[str, Tensor], where: str) -> None:
         """Copy a MiDaS state dict. Raises WeightsError where it does not fit."""
-        load_strictly(self, state, where, unused=(UNUSED_IN_DECODER,))
+        load_strictly(self, state, self.name, where, unused=(UNUSED_IN_DECODER,))

@@ -94,7 +94,7 @@ class SynchformerEncoder(nn.Module):
             raise WeightsError(
                 f"{where} holds no visual encoder of Synchformer.", remedy="Give synchformer_state_dict.pth."
             )
-        load_strictly(self, visual, where, unused=_UNUSED)
+        load_strictly(self, visual, self.config.name, where, unused=_UNUSED)
 
     def fingerprint(self) -> str:
         """Identity of architecture, precision and weights; begins with "tiny-random:" for the stand-in."""

@@ -172,7 +172,7 @@ def test_bad_settings_are_sentences(tmp_path: Path) -> None:
         midas_depth("none.pt", variant="dpt_huge")
     assert set(MIDAS_VARIANTS) == {"dpt_hybrid_384", "dpt_large_384", "midas_v21_small_256"}
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(WeightsError, match="cannot be loaded into MidasSmall"):
+    with pytest.raises(WeightsError, match="cannot be loaded into midas_v21_small_256"):
         midas_depth(str(tmp_path / "other.pt"), variant="midas_v21_small_256")
     with pytest.raises(ValueError, match="multiples of 32"):
         fill_with_random_weights(tiny_depth(), "x").network(torch.zeros(1, 3, 100, 96))

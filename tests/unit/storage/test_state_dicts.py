@@ -213,9 +213,9 @@ def test_a_module_is_loaded_or_left_unchanged(device: str) -> None:
     module = nn.BatchNorm1d(4, device=device)
     given = {name: value.half() if value.ndim else value for name, value in nn.BatchNorm1d(4).state_dict().items()}
     given["weight"] += 1
-    with pytest.raises(WeightsError, match=r"x\.pth cannot be loaded into BatchNorm1d: 1 missing \(bias\)"):
-        load_strictly(module, {name: value for name, value in given.items() if name != "bias"}, "x.pth")
+    with pytest.raises(WeightsError, match=r"x\.pth cannot be loaded into a norm: 1 missing \(bias\)"):
+        load_strictly(module, {name: value for name, value in given.items() if name != "bias"}, "a norm", "x.pth")
     assert module.weight.is_meta if device == "meta" else bool((module.weight == 1).all())
-    load_strictly(module, given, "x.pth")
+    load_strictly(module, given, "a norm", "x.pth")
     assert module.weight.dtype == torch.float32 and bool((module.weight == 2).all())
     assert module.weight.requires_grad and module.num_batches_tracked.dtype == torch.int64

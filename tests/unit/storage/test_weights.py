@@ -227,7 +227,7 @@ def test_the_command(cache: Path, capsys: pytest.CaptureFixture[str], caplog: py
     assert main(["where", NAME]) == 0 and capsys.readouterr().out.strip() == str(cache / "mmaudio_small_16k.pth")
     assert main(["list"]) == 0
     listing = capsys.readouterr().out
-    assert "here mmaudio_small_16k" in listing and "CC-BY-NC-4.0" in listing and str(cache) in listing
+    assert "here  mmaudio_small_16k" in listing and "CC-BY-NC-4.0" in listing and str(cache) in listing
     (cache / "mmaudio_small_16k.pth").write_bytes(b"x")
     assert main(["verify", NAME]) == 1 and "FAIL" in capsys.readouterr().out
     assert main(["fetch", "midas_v21_small_256", "--offline"]) == 1
@@ -245,7 +245,7 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("DMMA_CACHE", str(tmp_path / place))
-    assert main(["list"]) == 0 and "here" not in capsys.readouterr().out
+    assert main(["list"]) == 0 and "  here  " not in capsys.readouterr().out
     with pytest.raises(StorageError, match=r"cache folder \S+ cannot be written: .* DMMA_CACHE"):
         weights.fetch(NAME)
     assert server.ranges == []
