@@ -27,12 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Every check imports what it needs itself, so that a package that is missing or broken is one line of many.
     """
-    parser = argparse.ArgumentParser(
-        prog="dmma doctor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("storage", nargs="*", default=[], help="folders or gs:// buckets that DMMA shall write to")
-    parser.add_argument("--models", action="store_true", help="print the parameter counts of the network presets")
-    arguments = parser.parse_args(argv)
+    arguments = arguments_parser().parse_args(argv)
     setup_logging()
     if arguments.models:
         print(_model_table())
@@ -51,6 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("published weights", _weights),
     ]
     return sum(not _passes(name, check) for name, check in checks)
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dmma doctor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("storage", nargs="*", default=[], help="folders or gs:// buckets that DMMA shall write to")
+    parser.add_argument("--models", action="store_true", help="print the parameter counts of the network presets")
+    return parser
 
 
 def _passes(name: str, check: Callable[[], str]) -> bool:

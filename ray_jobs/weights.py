@@ -19,14 +19,14 @@ _HELP = """\
 The tiny encoders come with DMMA and need none of this. The published networks of MMAudio, BigVGAN, CLIP, Synchformer
 and MiDaS are fetched once into a cache folder (DMMA_CACHE, or ~/.cache/dmma/weights) and compared with their sha256.
 
-  dmma weights list                                   what there is, its size and licence, and what is here
-  dmma weights fetch bundle_mmaudio_44k               all that the 44.1 kHz encoder bundle needs
-  dmma weights fetch mmaudio_small_44k                one file; a fetch that broke off goes on
-  dmma weights fetch all --mirror gs://bucket/weights from your own mirror (any copy of a cache folder)
-  dmma weights verify all                             compare everything that is here with its sha256
-  dmma weights where mmaudio_small_44k                its path, for scripts
-  dmma weights import mmaudio_small_44k               a run, runs/mmaudio_small_44k, to generate with and train from
-  dmma weights export runs/mine/baseline mine.pth     a network trained here, for MMAudio's own code
+  dmma weights list                                    what there is, its size and licence, and what is here
+  dmma weights fetch bundle_mmaudio_44k                all that the 44.1 kHz encoder bundle needs
+  dmma weights fetch mmaudio_small_44k                 one file; a fetch that broke off goes on
+  dmma weights fetch all --mirror gs://bucket/weights  from your own mirror (any copy of a cache folder)
+  dmma weights verify all                              compare everything that is here with its sha256
+  dmma weights where mmaudio_small_44k                 its path, for scripts
+  dmma weights import mmaudio_small_44k                a run, runs/mmaudio_small_44k, to generate with and train from
+  dmma weights export runs/mine/baseline mine.pth      a network trained here, for MMAudio's own code
 
 Machines without internet: fetch elsewhere, copy the cache folder, and set DMMA_CACHE or give --mirror.
 Weights under CC-BY-NC-4.0 may not be used commercially."""

@@ -1,0 +1,114 @@
+"""Every command that a page, a help text or a SkyPilot task shows is one that our own command line would take."""
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+from contextlib import chdir
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dmma_core.storage import weights
+from ray_jobs import doctor
+from ray_jobs.cli import JOBS
+from ray_jobs.weights import arguments_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {
+    **{path.name: path.read_text() for pattern in ("*.md", "docs/*.md", "infra/*.sh") for path in ROOT.glob(pattern)},
+    "help of weights": str(arguments_parser().description),
+    "help of doctor": str(doctor.__doc__),
+}
+TASKS = sorted((ROOT / "sky").glob("*.yaml"))
+_COMMAND = re.compile(r"(ray job submit .*-- )?(dmma|python -m ray_jobs\.\w+) ")
+_PLACEHOLDERS = ("<", "…")
+
+
+def require_accepted(words: list[str], folder: Path) -> None:
+    """Load the job's configuration as the command would. Submitted commands run in a copy of the project."""
+    place = ROOT
+    if words[0] == "ray":
+        place, words = folder / "_ray_pkg_copy", words[words.index("--") + 1 :]
+        place.mkdir(exist_ok=True)
+    name, *rest = words[1:] if words[0] == "dmma" else [words[2].removeprefix("ray_jobs."), *words[3:]]
+    assert name in JOBS, words
+    module = importlib.import_module(f"ray_jobs.{name.replace('-', '_')}")
+    if not rest:  # a mention
+        return
+    if hasattr(module, "JOB"):
+        with chdir(place):
+            module.JOB.configure(module.JOB.parse(rest))
+    else:
+        module.arguments_parser().parse_args(rest)
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Commands in code spans and on lines of their own, as words; those with placeholders are left out."""
+    lines = [line.strip().removeprefix("#").strip() for line in text.splitlines()]
+    spans = [span for line in lines for span in re.findall(r"`([^`]+)`", line) or [re.split("  +", line)[0]]]
+    found = [span for span in spans if _COMMAND.match(span) and not any(mark in span for mark in _PLACEHOLDERS)]
+    return [shlex.split(os.path.expandvars(span), comments=True) for span in found]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", str(ROOT))
+    for words in commands_of(PAGES[page]):
+        require_accepted(words, tmp_path)
+
+
+def test_commands_are_found() -> None:
+    assert sum(len(commands_of(text)) for text in PAGES.values()) >= 20
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_example_of_a_job(name: str, tmp_path: Path) -> None:
+    job = getattr(importlib.import_module(f"ray_jobs.{name.replace('-', '_')}"), "JOB", None)
+    for line in job.example.splitlines() if job else ():
+        words = shlex.split(line, comments=True)
+        assert words[:2] == ["dmma", name]
+        require_accepted(words, tmp_path)
+
+
+def launches(task: Path) -> list[dict[str, str]]:
+    """The environments of all `sky launch` lines in a task's heading."""
+    lines = re.findall(r"^# +(sky launch .*)$", task.read_text(), re.MULTILINE)
+    words = [shlex.split(line) for line in lines]
+    return [dict(w.split("=", 1) for flag, w in pairwise(each) if flag == "--env") for each in words]
+
+
+@pytest.mark.parametrize(
+    ("task", "number"),
+    [(task, number) for task in TASKS for number in range(len(launches(task)))],
+    ids=lambda value: str(getattr(value, "name", value)),
+)
+def test_commands_of_a_task(task: Path, number: int, tmp_path: Path) -> None:
+    """Bash runs the task's own scripts; programs that would do something only write down how they were called."""
+    config = yaml.safe_load(task.read_text())
+    calls = _run_scripts(config, {**config["envs"], **launches(task)[number]}, tmp_path)
+    fetched = [words for words in calls if words[:3] == ["dmma", "weights", "fetch"]]
+    submitted = [words for words in calls if words[0] == "ray"]
+    assert [words[words.index("--") + 2] for words in submitted] == ["clean", "extract", "train"]
+    for words in submitted:
+        require_accepted(words, tmp_path)
+    for words in fetched:
+        assert weights.expand(arguments_parser().parse_args(words[2:]).names)
+
+
+def _run_scripts(config: dict[str, str], envs: dict[str, str | None], folder: Path) -> list[list[str]]:
+    for program in ("bin/uv", "bin/ray", "bin/dmma", "sky_templates/ray/start_cluster", "dmma/bin/activate"):
+        path = folder / program
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('#!/bin/sh\nprintf "%s\\037" "${0##*/}" "$@" >> "$CALLS"; echo >> "$CALLS"\n')
+        path.chmod(0o755)
+    (folder / "dmma/bin/activate").write_text("")
+    assert all(value is not None for value in envs.values()), "a launch line leaves out what it must give"
+    path = f"{folder}/bin:{os.environ['PATH']}"
+    own = {"HOME": str(folder), "PATH": path, "CALLS": str(folder / "calls"), "SKYPILOT_NODE_RANK": "0"}
+    for script in ("setup", "run"):
+        subprocess.run(["bash", "-c", config[script]], env={**envs, **own}, cwd=ROOT, check=True)  # type: ignore[arg-type]
+    return [line.split("\037")[:-1] for line in (folder / "calls").read_text().splitlines()]
