@@ -1,5 +1,7 @@
 """Post-hoc EMA against the reference library's trajectory and its synthesised averages."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,15 @@ def golden() -> GoldenFile:
     return golden_file("posthoc_ema")
 
 
+def frozen_parameter(golden: GoldenFile) -> torch.Tensor:
+    """Size and value stand in the file's note, as in "frozen(2)=1.5"."""
+    size, value = re.search(r"frozen\((\d+)\)=(-?[\d.]*\d)", golden.meta["note"]).groups()
+    return torch.full((int(size),), float(value))
+
+
 def run_reference_trajectory(golden: GoldenFile, every: int) -> tuple[list[EmaSnapshot], torch.Tensor]:
     """Average the stored online values; snapshots as the reference kept them, and the path [steps, lengths, 4]."""
-    online = {"w": golden["in.w"][0], "b": golden["in.b"][0], "frozen": torch.full((2,), 1.5)}
+    online = {"w": golden["in.w"][0], "b": golden["in.b"][0], "frozen": frozen_parameter(golden)}
     ema = PostHocEma(online, golden.meta["sigma_rels"], update_every=every)
     snapshots, path = [], []
     for step in range(golden.meta["n_steps"]):

@@ -31,6 +31,13 @@ def _predicted(arrays, meta):
     return [row for row in arrays["in.pred_order"].tolist() if row != absent]
 
 
+def assert_distance(generated_BD, reference_BD, expected):
+    """The reference data allow 1e-3 where embeddings are too few for covariances of full rank."""
+    rank_is_full = min(len(generated_BD), len(reference_BD)) > generated_BD.shape[1]
+    distance = frechet.frechet_distance(generated_BD, reference_BD)
+    assert distance == pytest.approx(expected, rel=2e-5 if rank_is_full else 1e-3)
+
+
 def test_frechet_distance_of_every_pair(bench):
     arrays, meta = bench
     pairs = {
@@ -41,18 +48,15 @@ def test_frechet_distance_of_every_pair(bench):
     }
     for name, expected in meta["extra"]["fd_pairs"].items():
         reference, generated = (arrays[key].reshape(-1, arrays[key].shape[-1]) for key in pairs[name])
-        relative = 1e-3 if name == "singular" else 2e-5
-        assert frechet.frechet_distance(generated, reference) == pytest.approx(expected, rel=relative), name
+        assert_distance(generated, reference, expected)
 
 
 def test_frechet_distance_of_the_evaluated_set(bench):
     arrays, meta = bench
     rows = _predicted(arrays, meta)
     paired_reference = arrays["in.gt_passt_embed"][sorted(rows)]
-    passt = frechet.frechet_distance(arrays["in.pred_passt_embed"][rows], paired_reference)
-    assert passt == pytest.approx(meta["paired"]["FD-PASST"], rel=2e-5)
-    pann = frechet.frechet_distance(arrays["in.pred_pann_2048"][rows], arrays["in.gt_pann_2048"])
-    assert pann == pytest.approx(meta["paired"]["FD-PANN"], rel=2e-5)
+    assert_distance(arrays["in.pred_passt_embed"][rows], paired_reference, meta["paired"]["FD-PASST"])
+    assert_distance(arrays["in.pred_pann_2048"][rows], arrays["in.gt_pann_2048"], meta["paired"]["FD-PANN"])
 
 
 def test_kl(bench):
@@ -88,9 +92,9 @@ def test_onsets_and_their_scores(onsets):
             audio_A = arrays[f"in.{clip['name']}.int16"].astype(np.float32) / 32768
             times_s = meta["clips"][clip["name"]]["gt_times_file"]
             known_s = [time_s for time_s in times_s if time_s < 8]
-            if delta == "0.3":
-                raw = onset_detection.detect_onsets(audio_A, 0.3)
-                assert raw.tolist() == meta["clips"][clip["name"]]["raw_onsets_delta0.3"]
+            if f"raw_onsets_delta{delta}" in meta["clips"][clip["name"]]:
+                raw = onset_detection.detect_onsets(audio_A, float(delta))
+                assert raw.tolist() == meta["clips"][clip["name"]][f"raw_onsets_delta{delta}"]
             scores = onset_scores.score_onsets(audio_A, known_s, float(delta), float(delta), stop_when_exhausted=True)
             assert list(scores.expected) == clip["y_gt"]
             np.testing.assert_allclose(scores.confidence, clip["y_pred"], atol=1e-6)

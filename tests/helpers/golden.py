@@ -48,10 +48,26 @@ class GoldenFile:
     def names(self) -> list[str]:
         return [key for key in self.arrays if key != "__meta__"]
 
+    def key_of(self, name: str) -> str:
+        """The key of an array that may be stored thinned: `name`, `name[::8]` or `name.slice[:, ::4]`."""
+        (key,) = (key for key in self.names() if key.partition("[")[0].removesuffix(".slice") == name)
+        return key
+
+
+def thinned(values: Tensor, key: str) -> Tensor:
+    """As much of `values` as the array `key` keeps: its name ends in the slices, or in none where it is whole."""
+    _, is_thinned, slices = key.partition("[")
+    if not is_thinned:
+        return values
+    parts = [[int(number) if number.strip() else None for number in part.split(":")] for part in slices[:-1].split(",")]
+    return values[tuple(slice(*numbers) for numbers in parts)]
+
 
 def golden_path(name: str) -> Path:
     """Path of a reference file; the calling test is skipped, with the reason, where it is absent."""
     path = golden_dir() / name
+    if name.startswith("keys/") and not path.exists():
+        path = DEFAULT_DIR / name  # names and shapes are no measurements: a folder of other measurements may lack them
     if not path.exists():
         pytest.skip(f"no reference data {name} in {golden_dir()} (set DMMA_GOLDEN_DIR)")
     return path
@@ -74,16 +90,8 @@ def golden_names(*patterns: str) -> list[str]:
 
 
 def official_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """State-dict keys and shapes of an official network at full size, in state-dict order (`keys/<name>.keys.json`).
-
-    They are no measurements, so a folder of other measurements may lack them: then those of the default folder hold.
-    """
-    path = golden_dir() / "keys" / f"{name}.keys.json"
-    beside = DEFAULT_DIR / "keys" / path.name
-    listed = (
-        json.loads(beside.read_text()) if beside.exists() and not path.exists() else golden_json(f"keys/{name}.keys")
-    )
-    return {key: tuple(shape) for key, (shape, _) in listed.items()}
+    """State-dict keys and shapes of an official network at full size, in state-dict order."""
+    return {key: tuple(shape) for key, (shape, _) in golden_json(f"keys/{name}.keys").items()}
 
 
 def is_filled(key: str) -> bool:
