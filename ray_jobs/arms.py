@@ -143,11 +143,18 @@ def _fit(
     except Exception as error:  # the edge to Ray: the arm's end becomes a sentence, the other arm goes on
         if not paths.exists(paths.join(plan.run_uri, FAILED)):
             _log.debug("Ray Train ended %s", plan.arm, exc_info=True)
-            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            errors.append(f"Its workers ended unexpectedly ({reason[0]}).")
+            errors.append(f"Its workers ended unexpectedly ({_reason(error)}).")
     if paths.exists(failed_uri := paths.join(plan.run_uri, FAILED)):
         record = paths.read_json(failed_uri)
         errors[:] = [f"{record['message']} {record['remedy']}".strip()]
+
+
+def _reason(error: Exception) -> str:
+    """What ended the workers, in a few words of Ray's many."""
+    text = str(error).strip()
+    if "out of memory" in text.lower() or "OutOfMemory" in text:
+        return "a machine ran out of memory: take smaller batches, one arm at a time (only=…), or a larger machine"
+    return (text.splitlines() or [type(error).__name__])[-1][:300]
 
 
 @contextmanager

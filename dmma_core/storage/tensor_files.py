@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from dmma_core.errors import StorageError
@@ -13,8 +13,10 @@ from dmma_core.storage import paths
 def read_tensors(uri: str) -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU. Raises StorageError for a missing or damaged file."""
     try:
-        tensors: dict[str, Tensor] = load(paths.read_bytes(uri))
-        return tensors
+        if paths.is_remote(uri):
+            return dict(load(paths.read_bytes(uri)))
+        with paths.open_read(uri):  # for its sentences; the library then maps the file instead of holding it twice
+            return dict(load_file(paths.absolute(uri)))
     except SafetensorError as error:
         raise StorageError(
             f"{uri} is not a complete safetensors file ({error}).", remedy="Fetch or write it again."
