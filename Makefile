@@ -48,6 +48,7 @@ test: check
 
 bench: setup
 	$(BIN)/python -m benchmarks.chain
+	$(BIN)/python -m benchmarks.encoders
 
 clean:
 	rm -rf .venv
