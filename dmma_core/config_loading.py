@@ -5,6 +5,7 @@ The only module that imports OmegaConf. Nothing below the door sees a DictConfig
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -28,7 +29,8 @@ def load_config(cls: type[Config], file: str | Path | None = None, overrides: Se
     A text is taken as it stands, whatever YAML would make of `off`, 007 or, on the command line, of "a: b"; quotes around
     it are removed. A table (a dict, such as the arms) that is given as a whole replaces the default one; `arms.x.depth=…`
     changes one entry of it.
-    Raises ConfigError for a missing file, an unknown key (with the nearest known ones) or a value of the wrong type.
+    Raises ConfigError for a missing file, an unknown key (with the nearest known ones), a value of the wrong type, and
+    for nan and infinity.
     """
     merged = OmegaConf.structured(cls)
     if file is not None:
@@ -36,7 +38,8 @@ def load_config(cls: type[Config], file: str | Path | None = None, overrides: Se
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator or not key:
-            raise ConfigError(f"{override!r} is not a setting.", remedy="Write key=value, for example seed=7.")
+            example = f"{known_keys(cls)[0]}=…"
+            raise ConfigError(f"{override!r} is not a setting.", remedy=f"Write key=value, for example {example}.")
         merged = _merge(cls, merged, _setting(cls, key, value), "the command line", key.split("."))
     try:
         config = OmegaConf.to_object(merged)
@@ -46,6 +49,7 @@ def load_config(cls: type[Config], file: str | Path | None = None, overrides: Se
             f"Setting {key!r} of {cls.__name__} has no value.", remedy=f"Give it as {key}=… or in the YAML file."
         ) from error
     assert isinstance(config, cls)
+    _require_finite(config_to_dict(config))
     return config
 
 
@@ -162,6 +166,15 @@ def _merge(cls: type, base: Any, extra: Any, where: str, edited: Sequence[str] =
         raise ConfigError(
             f"{f'Setting {key!r}' if key else 'A setting'} in {where} cannot be used: {first_line}.", remedy=remedy
         ) from error
+
+
+def _require_finite(values: dict[str, Any], prefix: str = "") -> None:
+    """Raise ConfigError for a number that is none: comparisons with nan are all false, so it slips through every check."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _require_finite(value, f"{prefix}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"Setting {prefix + key!r} is {value}.", remedy="Give a finite number.")
 
 
 def _empty_tables(base: Any, extra: Any, hint: Any, edited: Sequence[str] = ()) -> None:

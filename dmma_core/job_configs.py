@@ -11,6 +11,7 @@ from dmma_core.encoders.pretraining_config import PretrainingConfig
 from dmma_core.errors import ConfigError
 from dmma_core.evaluation.evaluator_config import EvaluatorConfig
 from dmma_core.generation.sampling_config import SamplingConfig
+from dmma_core.models.presets import mmdit_config
 from dmma_core.training.configs import (
     DropoutConfig,
     EmaConfig,
@@ -71,6 +72,10 @@ class ExtractConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {value}.", remedy="Use a positive number.")
+        if self.gpus_per_encoder > 1 and self.gpus_per_encoder % 1:
+            raise ConfigError(
+                f"gpus_per_encoder is {self.gpus_per_encoder}.", remedy="Use a part of one, or whole GPUs."
+            )
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,11 @@ class TrainConfig:
             )
         if strange := [name for name in self.arms if not name.replace("-", "").replace("_", "").isalnum()]:
             raise ConfigError(f"An arm is named {strange[0]!r}.", remedy="Use letters, digits, - and _.")
+        for name, arm in self.arms.items():
+            try:
+                mmdit_config(self.preset, depth=arm.depth, fusion=arm.fusion, num_depth_scalars=1)
+            except ConfigError as error:
+                raise ConfigError(f"Arm {name}: {error.message}", remedy=error.remedy) from error
 
     def chosen_arms(self) -> dict[str, ArmConfig]:
         """The arms to train, by name."""
@@ -260,3 +270,7 @@ class PretrainTinyConfig:
     out_uri: str = ""
     num_threads: int = 2
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
+
+    def __post_init__(self) -> None:
+        if self.num_threads < 1:
+            raise ConfigError(f"num_threads is {self.num_threads}.", remedy="Use 1 or more.")

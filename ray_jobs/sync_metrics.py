@@ -8,14 +8,21 @@ from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import RunFolder
 from ray_jobs.job import Job
-from ray_jobs.reporting import Comparison, sync_metrics, tracking_uri_for, without_password
+from ray_jobs.reporting import (
+    Comparison,
+    require_tracking_server,
+    sync_metrics,
+    tracking_uri_for,
+    without_password,
+)
 
 _log = logging.getLogger(__name__)
 
 
 def plan(config: SyncMetricsConfig) -> Sequence[str]:
-    """Say how many points would be compared with the server's."""
+    """Check that there is a comparison and that MLflow answers; say how many points would be compared with it."""
     comparison = Comparison.read(config.run_uri)
+    require_tracking_server(tracking_uri_for(config.run_uri))
     counts = {arm: len(read_metrics(RunFolder(paths.join(config.run_uri, arm)).metrics)) for arm in comparison.arms}
     found = ", ".join(f"{count} points of {arm}" for arm, count in counts.items())
     return [

@@ -17,16 +17,19 @@ from dmma_core.errors import DmmaError, StorageError
 from dmma_core.job_configs import UiConfig
 from dmma_core.storage import paths
 from ray_jobs.job import Job
-from ray_jobs.reporting import IDS, local_mlflow_folder, tracking_uri_for, without_password
+from ray_jobs.reporting import IDS, local_mlflow_folder, require_tracking_server, tracking_uri_for, without_password
 
 _log = logging.getLogger(__name__)
 _START_LIMIT_S = 180.0
 
 
 def plan(config: UiConfig) -> Sequence[str]:
-    """Check that there is something to show."""
+    """Check that there is something to show, and that the server answers or can be started."""
     uri = tracking_uri_for(config.run_uri)
     _require_database(uri)
+    require_tracking_server(uri)
+    if not uri.startswith("http"):
+        _require_free(config.port)
     return [f"Show {config.run_uri} from {without_password(uri)} at {_base_url(config, uri)}."]
 
 

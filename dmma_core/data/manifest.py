@@ -131,7 +131,7 @@ def read_marker(uri: str, name: str, job: str, schema_version: int) -> dict[str,
     if not paths.exists(marker_uri):
         raise IncompleteError(
             f"{uri} has no {name}: it is absent or unfinished.",
-            remedy=f"Run `dmma {job}` (again); it goes on where it stopped.",
+            remedy=f"Run `dmma {job}` (again), or give another folder.",
         )
     marker: dict[str, Any] = paths.read_json(marker_uri)
     if marker.get("schema_version") != schema_version:

@@ -39,6 +39,7 @@ from dmma_core.tensors import Array, TensorSpec
 
 RGB_FPS = 8.0
 SYNC_FPS = 25.0
+_ROLES = ("clip", "depth", "synchformer", "vae", "vocoder")
 
 
 class Bundle:
@@ -170,11 +171,17 @@ def load_bundle(
 
     `weights` maps a role ("clip", "depth", "synchformer", "vae", "vocoder") to a file that replaces the registered one.
     Extraction needs no vocoder, which the published codecs decode with.
-    Raises ConfigError for an unknown name or option and WeightsError where weights are missing or do not fit: there is
+    Raises ConfigError for an unknown name, option or role and WeightsError where weights are missing or do not fit: there is
     no fall-back to random weights.
     """
     options = parse_bundle_name(name)
     files = dict(weights or {})
+    roles = ("clip", "depth") if options.bundle == "tiny" else _ROLES
+    if unknown := sorted(set(files) - set(roles)):
+        raise ConfigError(
+            f"The bundle {options.bundle} takes no weights for {unknown[0]!r}.",
+            remedy=f"It does for {', '.join(roles)}.",
+        )
     load = _load_tiny if options.bundle == "tiny" else partial(_load_mmaudio, with_vocoder=with_vocoder)
     clip, synchformer, codec = load(options, files)
     bundle = Bundle(options.name, duration_s, clip, load_depth(options, files.get("depth")), synchformer, codec)

@@ -19,7 +19,11 @@ from ray_jobs.weights import arguments_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
-    **{path.name: path.read_text() for pattern in ("*.md", "docs/*.md", "infra/*.sh") for path in ROOT.glob(pattern)},
+    **{
+        path.name: path.read_text()
+        for pattern in ("README.md", "docs/*.md", "infra/*.sh")
+        for path in ROOT.glob(pattern)
+    },
     "help of weights": str(arguments_parser().description),
     "help of doctor": str(doctor.__doc__),
 }

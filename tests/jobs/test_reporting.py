@@ -11,6 +11,7 @@ from dmma_core.errors import DmmaError
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import MetricsLog
 from helpers.features import write_feature_set
+from ray_jobs import sync_metrics as sync_metrics_job
 from ray_jobs import ui
 from ray_jobs.reporting import (
     Comparison,
@@ -154,6 +155,21 @@ def test_ui_serves_the_comparison_and_ends(comparison: Comparison) -> None:
 def test_ui_without_results_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ui.JOB.main([str(tmp_path / "runs" / "none")]) == 1
     assert "There is no MLflow database" in capsys.readouterr().err
+
+
+def test_dry_runs_see_a_taken_port_and_a_dead_server(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        argv = [comparison.uri, "--dry-run"]
+        assert ui.JOB.main([*argv, f"port={taken.getsockname()[1]}"]) == 1
+    assert "is taken" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for job in (ui.JOB, sync_metrics_job.JOB):
+        assert job.main(argv) == 1
+        assert "does not answer" in capsys.readouterr().err
 
 
 def test_a_tracking_server_that_does_not_answer_is_a_sentence_without_its_password() -> None:

@@ -113,7 +113,9 @@ def test_unknown_key_names_the_near_one() -> None:
     [
         ("size=many", "'size'"),
         ("size=[1,", "unreadable value"),
-        ("size", "is not a setting"),
+        ("size", "is not a setting. Write key=value, for example name=…"),
+        ("inner.rate=nan", "'inner.rate' is nan"),
+        ("inner.rate=.inf", "'inner.rate' is inf"),
         ("inner.rate=-1", "rate is -1.0"),
     ],
 )

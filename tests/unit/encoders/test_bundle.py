@@ -97,6 +97,8 @@ def test_published_bundles_name_the_missing_file(tmp_path: Path, monkeypatch: py
 def test_weights_from_files_and_no_fall_back_without_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no encoder bundle 'huge'"):
         load_bundle("huge", DURATION_S)
+    with pytest.raises(ConfigError, match=r"takes no weights for 'clipp'. It does for clip, depth"):
+        load_bundle("tiny", DURATION_S, weights={"clipp": "x"})
     paths = {"clip": str(tmp_path / "clip.safetensors"), "depth": str(tmp_path / "depth.safetensors")}
     with pytest.raises(WeightsError, match="dmma pretrain-tiny"):
         load_bundle("tiny", DURATION_S, weights=paths)
