@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dmma_core.errors import WeightsError
 from dmma_core.models.audio_codec.mel import MelConfig, MelSpectrogram
 from dmma_core.storage import paths
+from dmma_core.storage.state_dicts import load_strictly
 from dmma_core.storage.tensor_files import read_tensors, write_tensors
 
 SAMPLE_RATE_HZ = 16_000
@@ -81,12 +82,7 @@ def load_tagger(folder: str | Path = WEIGHTS_FOLDER) -> TinyTagger:
             f"{folder} has no trained tiny tagger ({_WEIGHTS}, {_RECORD}).", remedy="Run `dmma pretrain-tiny`."
         )
     tagger = TinyTagger(paths.read_json(record)["classes"])
-    try:
-        tagger.load_state_dict(read_tensors(weights))
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{weights} doesn't fit the tiny tagger: {error}.", remedy="Run `dmma pretrain-tiny` again."
-        ) from error
+    load_strictly(tagger, read_tensors(weights), "the tiny tagger", weights)
     return tagger.eval()
 
 

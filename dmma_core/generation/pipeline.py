@@ -14,7 +14,7 @@ from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.data.manifest import Clip, Rejected, write_rows
 from dmma_core.encoders.base import EncoderBundle
 from dmma_core.encoders.bundle import load_bundle
-from dmma_core.errors import CheckpointError, MediaError, StorageError
+from dmma_core.errors import MediaError, StorageError
 from dmma_core.generation.sampler import noise_for, sample_latents
 from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.conditioning import ConditionFeatures
@@ -49,12 +49,7 @@ class SoundMaker:
         self.bundle.schema.require_equal(self.schema, checkpoint.uri)
         config = config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri)
         self.model = MMDiT(config)
-        try:
-            self.model.load_state_dict(checkpoint.read(f"{weights}.safetensors"), strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{checkpoint.uri} does not fit its own description ({error}).", remedy="Use another checkpoint."
-            ) from error
+        checkpoint.load_into(self.model, f"{weights}.safetensors")
         self.model.to(self.device).eval()
 
     def make(

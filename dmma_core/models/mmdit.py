@@ -218,6 +218,12 @@ class MMDiT(nn.Module):
         `time_B` may be [1] or a scalar. The conditions may be those of several branches stacked (num * B clips): the
         result then is [num * B, L, C], and what depends on the latent alone is computed once.
         """
+        if latent_BLC.shape[1:] != (self.config.latent_length, self.config.latent_width):
+            raise ConfigError(
+                f"The latents are {tuple(latent_BLC.shape[1:])}, but the network is set to "
+                f"{(self.config.latent_length, self.config.latent_width)}.",
+                remedy="Use latents of the same codec and duration, or set_lengths for another duration.",
+            )
         latent_BLE = self.latent_in(latent_BLC)
         num = conditions.global_BE.shape[0]
         if num != latent_BLC.shape[0]:

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmma_core.errors import CheckpointError, IncompleteError
 from dmma_core.storage import paths
@@ -21,7 +21,8 @@ from dmma_core.storage.tensor_files import read_tensors
 
 SCHEMA_VERSION = 1
 MARKER = "COMPLETE.json"
-MODEL = "model.safetensors"
+MODEL = "model.safetensors"  # the network as it was trained
+EMA = "ema.safetensors"  # the averaged one, which generation uses
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,23 @@ class Checkpoint:
                 f"{uri} differs from its recorded sha256.", remedy="Delete this checkpoint; the one before is used."
             )
         return read_tensors(uri)
+
+    def load_into(self, model: nn.Module, name: str) -> None:
+        """Load MODEL or EMA into `model`. Raises CheckpointError unless names and shapes are the same."""
+        tensors, expected = self.read(name), model.state_dict()
+        problems = [f"{key} is missing" for key in expected if key not in tensors]
+        problems += [f"{key} is unknown" for key in tensors if key not in expected]
+        problems += [
+            f"{key} has shape {list(value.shape)}, expected {list(expected[key].shape)}"
+            for key, value in tensors.items()
+            if key in expected and value.shape != expected[key].shape
+        ]
+        if problems:
+            raise CheckpointError(
+                f"{self.uri}/{name} is of another architecture: {'; '.join(problems[:3])} ({len(problems)} in all).",
+                remedy="Build the network from the checkpoint's own COMPLETE.json.",
+            )
+        model.load_state_dict(tensors)
 
 
 @dataclass(frozen=True)
@@ -80,10 +98,10 @@ class RunFolder:
         """The checkpoint of `step`, or the newest complete one. Raises IncompleteError where there is none."""
         steps = self.complete_steps()
         if not steps or (step is not None and step not in steps):
-            have = f"It has steps {steps}." if steps else "It has none."
+            which, others = (f" of step {step}", "; or give another step") if step is not None and steps else ("", "")
             raise IncompleteError(
-                f"{self.uri} has no complete checkpoint{f' of step {step}' if step is not None else ''}. {have}",
-                remedy="Run `dmma train` (again), or give another step.",
+                f"{self.uri} has no complete checkpoint{which}{f', only of {steps}' if steps else ''}.",
+                remedy=f"Run `dmma train` (again){others}.",
             )
         uri = self.checkpoint_uri(steps[-1] if step is None else step)
         record = paths.read_json(paths.join(uri, MARKER))

@@ -20,9 +20,8 @@ from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import MetricsLog, Point
-from dmma_core.storage.run_folder import Checkpoint, RunFolder
+from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder
 from dmma_core.training.checkpoint import (
-    EMA,
     RunIdentity,
     TrainingState,
     restore_checkpoint,

@@ -13,19 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmma_core.errors import CheckpointError, DmmaError
 from dmma_core.models.mmdit import MMDiT
 from dmma_core.provenance import provenance
 from dmma_core.storage import paths
-from dmma_core.storage.run_folder import MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder, step_name, step_of
+from dmma_core.storage.run_folder import EMA, MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder, step_name, step_of
 from dmma_core.storage.tensor_files import read_tensors, write_tensors
 from dmma_core.training.configs import EmaConfig
 from dmma_core.training.ema import EmaSnapshot, PostHocEma, synthesise
 from dmma_core.training.optim import load_optimizer_tensors, optimizer_tensors
 
-EMA = "ema.safetensors"
 STATE = "state.safetensors"
 _SUFFIX = ".safetensors"
 _log = logging.getLogger(__name__)
@@ -147,29 +146,11 @@ def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: R
     """
     identity.require_same(checkpoint)
     saved = checkpoint.read(STATE)
-    load_weights(state.model, checkpoint, MODEL)
+    checkpoint.load_into(state.model, MODEL)
     load_optimizer_tensors(state.model, state.optimizer, _below(saved, "optimizer/"))
     state.ema.restore(EmaSnapshot.from_tensors(checkpoint.record["ema"]["step"], _below(saved, "ema/")))
     state.step, state.samples = checkpoint.step, checkpoint.record["samples"]
     state.wall_s = checkpoint.record["wall_s"]
-
-
-def load_weights(model: nn.Module, checkpoint: Checkpoint, name: str = EMA) -> None:
-    """Load MODEL or EMA of a checkpoint into `model`. Raises CheckpointError unless names and shapes are the same."""
-    tensors, expected = checkpoint.read(name), model.state_dict()
-    problems = [f"{key} is missing" for key in expected if key not in tensors]
-    problems += [f"{key} is unknown" for key in tensors if key not in expected]
-    problems += [
-        f"{key} has shape {list(value.shape)}, expected {list(expected[key].shape)}"
-        for key, value in tensors.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{checkpoint.uri}/{name} is of another architecture: {'; '.join(problems[:3])} ({len(problems)} in all).",
-            remedy="Build the network from the checkpoint's own COMPLETE.json.",
-        )
-    model.load_state_dict(tensors)
 
 
 def save_snapshot(folder: RunFolder, snapshot: EmaSnapshot) -> None:

@@ -16,8 +16,8 @@ from dmma_core.models.audio_codec.mmaudio_codec import MODES
 from dmma_core.models.mmaudio_interop import from_official, recognise, state_to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import depth_from_baseline
-from dmma_core.storage.run_folder import Checkpoint, RunFolder
-from dmma_core.training.checkpoint import EMA, load_weights, write_checkpoint
+from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder
+from dmma_core.training.checkpoint import write_checkpoint
 
 _SOURCE = "source"  # entry of the record of an imported network
 
@@ -78,7 +78,7 @@ def network_from(start: Checkpoint, config: MMDiTConfig, seed: int) -> MMDiT:
     """
     stored = _within_reach(start, config)
     model = MMDiT(stored)
-    load_weights(model, start)
+    start.load_into(model, EMA)
     if stored.depth == config.depth:
         model.config = config
         return model

@@ -21,10 +21,10 @@ from dmma_core.errors import CheckpointError, ConfigError, SchemaError, StorageE
 from dmma_core.models.mmdit import MMDiT
 from dmma_core.models.presets import config_for_features
 from dmma_core.storage.metrics_log import read_metrics
-from dmma_core.storage.run_folder import RunFolder
+from dmma_core.storage.run_folder import EMA, MODEL, RunFolder
 from dmma_core.storage.tensor_files import read_tensors
 from dmma_core.training.arm import ArmPlan, check_features, new_state, train_arm
-from dmma_core.training.checkpoint import EMA, MODEL, STATE, load_weights, read_snapshots
+from dmma_core.training.checkpoint import STATE, read_snapshots
 from dmma_core.training.ema import synthesise
 from dmma_core.training.workers import Workers
 from helpers.features import write_feature_set
@@ -186,12 +186,12 @@ def test_checkpoint_alone_rebuilds_the_network(straight: ArmPlan, store: Feature
 
     checkpoint = RunFolder(straight.run_uri).checkpoint()
     model = MMDiT(config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri))
-    load_weights(model, checkpoint, EMA)
+    checkpoint.load_into(model, EMA)
     assert model.config == straight.model
     torch.testing.assert_close(model.latent_mean, torch.tensor(straight.statistics.mean))
     other = MMDiT(config_for_features("tiny", store.schema))
     with pytest.raises(CheckpointError, match="another architecture"):
-        load_weights(other, checkpoint, EMA)
+        checkpoint.load_into(other, EMA)
 
 
 def spoil_architecture(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:

@@ -13,10 +13,10 @@ from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmaudio_interop import to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import config_for_features, initialise, mmdit_config
-from dmma_core.storage.run_folder import MARKER, Checkpoint, RunFolder
+from dmma_core.storage.run_folder import EMA, MARKER, Checkpoint, RunFolder
 from dmma_core.tensors import TensorSpec
 from dmma_core.training.arm import ArmPlan, new_state, train_arm
-from dmma_core.training.checkpoint import EMA, write_checkpoint
+from dmma_core.training.checkpoint import write_checkpoint
 from dmma_core.training.start import (
     bundle_of_published,
     import_published,
