@@ -2,7 +2,7 @@
 
 Both filters have 12 taps. Instead of depthwise convolutions, which are slow on a CPU, they are products with small banded
 matrices: a tile of time steps in, the same tile at the other rate out. Tiles overlap as views, without a copy. Work goes
-in chunks that stay in the cache. Where a compiler is at hand, `fused_snake.py` has a form that is faster still.
+in chunks that stay in the cache.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from dmma_core.errors import WeightsError
-from dmma_core.models.audio_codec.fused_snake import REACH, SnakeKernel
 
 NUM_TAPS = 12
 _TILE = 8  # time steps at the lower rate that one matrix product makes
@@ -20,7 +19,6 @@ _UP_REACH = 3  # input steps on each side of a tile that upsampling looks at
 _DOWN_BEFORE = 5  # steps at the higher rate before a tile's first that downsampling looks at (and 6 - 1 after its last)
 _HALO = _TILE // 2  # steps around a chunk that are upsampled once more, to give downsampling its neighbours
 _CHUNK_ELEMENTS = 1 << 17  # at the lower rate, per CPU thread: the intermediates stay in its caches
-_FUSED_CHUNK_ELEMENTS = 1 << 18  # the fused kernel has fewer of them, and a call of it costs more
 _SNAKE_EPSILON = 1e-9
 _FILTER_TOLERANCE = 1e-3  # taps rounded to bfloat16 differ by 3e-4
 
@@ -67,7 +65,6 @@ class AntiAliasedSnake(nn.Module):
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
-        self.kernel: SnakeKernel | None = None  # a faster form for long sequences, see `fused_snake`
         self.alpha = nn.Parameter(torch.empty(num_channels), requires_grad=False)
         self.amplitude = nn.Parameter(torch.empty(num_channels), requires_grad=False)  # 1 / sqrt(beta)
         self.register_buffer("up", upsampling_matrix(kaiser_sinc_filter()), persistent=False)
@@ -97,33 +94,11 @@ class AntiAliasedSnake(nn.Module):
 
     @torch.no_grad()
     def forward(self, x_BTC: Tensor) -> Tensor:
-        if self.kernel is None or x_BTC.shape[1] < 4 * REACH:
-            return self._by_matrices(x_BTC)
-        return self._fused(x_BTC, self.kernel)
-
-    def _fused(self, x_BTC: Tensor, kernel: SnakeKernel) -> Tensor:
-        num_steps = x_BTC.shape[1]
-        result_BTC = torch.empty_like(x_BTC, memory_format=torch.contiguous_format)
-        alpha, inverse_beta = (
-            self.alpha.detach(),
-            self.amplitude.detach().square(),
-        )  # parameters would fix the kernel's sizes
-        chunk = _chunk_steps(x_BTC, _FUSED_CHUNK_ELEMENTS)
-        for x_TC, result_TC in zip(x_BTC, result_BTC, strict=True):
-            for start in range(REACH, num_steps - REACH, chunk):
-                end = min(start + chunk, num_steps - REACH)
-                result_TC[start:end] = kernel(x_TC[start - REACH : end + REACH], alpha, inverse_beta)
-        # The ends, where values repeat: the other form on just enough steps to be right there.
-        result_BTC[:, :REACH] = self._by_matrices(x_BTC[:, : 2 * REACH])[:, :REACH]
-        result_BTC[:, -REACH:] = self._by_matrices(x_BTC[:, -2 * REACH :])[:, -REACH:]
-        return result_BTC
-
-    def _by_matrices(self, x_BTC: Tensor) -> Tensor:
         num_steps, num_channels = x_BTC.shape[1:]
         result_BTC = torch.empty_like(x_BTC, memory_format=torch.contiguous_format)
         # One row of parameters for a tile of steps: a long inner loop also where there are few channels.
         alpha, amplitude = self.alpha.repeat(_TILE), self.amplitude.repeat(_TILE)
-        chunk = _chunk_steps(x_BTC, _CHUNK_ELEMENTS)
+        chunk = _chunk_steps(x_BTC)
         # Reused by all chunks: fresh memory of this size would cost page faults every time.
         doubled, waves = x_BTC.new_empty(2, 2 * (min(chunk, num_steps + _TILE) + 2 * _HALO), num_channels).unbind()
         for x_TC, result_TC in zip(x_BTC, result_BTC, strict=True):
@@ -160,10 +135,10 @@ class AntiAliasedSnake(nn.Module):
             result_TC.copy_(torch.bmm(down, windows).flatten(0, 1)[: len(result_TC)])
 
 
-def _chunk_steps(x_BTC: Tensor, elements_per_thread: int) -> int:
+def _chunk_steps(x_BTC: Tensor) -> int:
     if x_BTC.device.type != "cpu":
         return -(-x_BTC.shape[1] // _TILE) * _TILE
-    elements = elements_per_thread * torch.get_num_threads()
+    elements = _CHUNK_ELEMENTS * torch.get_num_threads()
     return max(1, elements // (x_BTC.shape[2] * _TILE)) * _TILE
 
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dmma_core.errors import ConfigError, WeightsError
-from dmma_core.models.audio_codec.anti_aliased import AntiAliasedSnake, kaiser_sinc_filter
+from dmma_core.models.audio_codec.anti_aliased import AntiAliasedSnake
 from dmma_core.models.audio_codec.channels_last import Conv, convolve, kernel_layout
-from dmma_core.models.audio_codec.fused_snake import compiled_snake
 from dmma_core.storage.state_dicts import checked_state_dict, unwrap
 
 _OUTER_TAPS = 7  # of the first and of the last convolution
@@ -95,16 +94,6 @@ class BigVgan(nn.Module):
         return {
             f"{name}.{suffix}": shape for name, layer in layers for suffix, shape in layer.official_shapes().items()
         }
-
-    def compile_activations(self) -> None:
-        """Fuse the activations by `torch.compile`: worth its seconds of compiling for more than one clip.
-
-        Without a C++ compiler nothing changes but for a warning in the log.
-        """
-        kernel = compiled_snake(tuple(kaiser_sinc_filter().tolist()))
-        for module in self.modules():
-            if isinstance(module, AntiAliasedSnake):
-                module.kernel = kernel
 
     @torch.no_grad()
     def forward(self, log_mel_BFM: Tensor) -> Tensor:

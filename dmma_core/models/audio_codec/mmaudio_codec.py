@@ -54,8 +54,7 @@ class MMAudioCodec(AudioCodec):
     """16 kHz: 31.25 latents/s of 20 channels; 44.1 kHz: 43.07 latents/s of 40 channels (paper, Table A5).
 
     `vae_state` and `vocoder_state` are published state dicts (see `Vae.from_official`, `BigVgan.from_official`). The
-    encoder alone needs no vocoder: with `vocoder_state` None, `decode` is an error. `compile_vocoder` makes decoding of
-    many clips faster (see `BigVgan.compile_activations`).
+    encoder alone needs no vocoder: with `vocoder_state` None, `decode` is an error.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class MMAudioCodec(AudioCodec):
         mode: str | MMAudioCodecConfig,
         vae_state: Mapping[str, Any],
         vocoder_state: Mapping[str, Any] | None,
-        compile_vocoder: bool = False,
     ) -> None:
         """`mode` is "16k", "44k" or the config of another size. Raises ConfigError, or WeightsError."""
         super().__init__()
@@ -77,8 +75,6 @@ class MMAudioCodec(AudioCodec):
         self.mel = MelSpectrogram(config.mel)
         self.vae = Vae.from_official(config.vae, vae_state)
         self.vocoder = None if vocoder_state is None else BigVgan.from_official(config.vocoder, vocoder_state)
-        if self.vocoder is not None and compile_vocoder:
-            self.vocoder.compile_activations()
 
     @torch.no_grad()
     def encode(self, wave_BA: Tensor) -> LatentPosterior:

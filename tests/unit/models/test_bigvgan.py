@@ -1,7 +1,6 @@
 """The vocoder at a small size: against torch's own layers, folding of weight norm, chunks, and sentences."""
 
 import copy
-import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,7 +12,6 @@ from dmma_core.errors import ConfigError, WeightsError
 from dmma_core.models.audio_codec import anti_aliased
 from dmma_core.models.audio_codec.anti_aliased import AntiAliasedSnake, kaiser_sinc_filter
 from dmma_core.models.audio_codec.bigvgan import BigVgan, BigVganConfig, fold_weight_norm
-from dmma_core.models.audio_codec.fused_snake import compiled_snake, fused_snake, sine_squared
 from helpers.golden import fill_state_dict
 
 CONFIG = BigVganConfig(num_mels=6, initial_channels=16, upsample_rates=(4, 2), upsample_taps=(8, 4), final="tanh")
@@ -48,7 +46,6 @@ def _depthwise_snake(snake: AntiAliasedSnake, x_BCT: Tensor) -> Tensor:
 def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if request.param == "small chunks":
         monkeypatch.setattr(anti_aliased, "_CHUNK_ELEMENTS", 1)
-        monkeypatch.setattr(anti_aliased, "_FUSED_CHUNK_ELEMENTS", 1)
     yield
 
 
@@ -60,46 +57,6 @@ def test_activation_equals_depthwise_convolutions(num_steps: int, num_channels: 
     x_BTC = _noise(2, num_steps, num_channels)
     expected = _depthwise_snake(snake, x_BTC.transpose(1, 2)).transpose(1, 2)
     assert torch.allclose(snake(x_BTC), expected, atol=1e-5)
-
-
-@pytest.mark.usefixtures("_chunks")
-@pytest.mark.parametrize("num_steps", [5, 23, 24, 25, 100])
-def test_the_fused_formula_is_the_same_function(num_steps: int) -> None:
-    snake = _snake(5)
-    x_BTC = 10.0 * _noise(2, num_steps, 5)
-    expected = snake(x_BTC)
-    taps = tuple(kaiser_sinc_filter().tolist())
-    snake.kernel = lambda x, alpha, inverse_beta: fused_snake(x, alpha, inverse_beta, taps)
-    assert torch.allclose(snake(x_BTC), expected, atol=2e-5)
-
-
-@pytest.mark.slow
-def test_compiled_activations(state: dict[str, Tensor]) -> None:
-    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        pytest.skip("no C++ compiler")
-    vocoder = BigVgan.from_official(CONFIG, state)
-    mel_BFM = _noise(2, 40, 6)
-    expected = vocoder.before_final(mel_BFM)
-    vocoder.compile_activations()
-    assert vocoder.activation_post.kernel is not None
-    assert torch.allclose(vocoder.before_final(mel_BFM), expected, atol=1e-4)
-
-
-def test_without_a_compiler_nothing_changes(
-    state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    compiled_snake.cache_clear()
-    vocoder = BigVgan.from_official(CONFIG, state)
-    vocoder.compile_activations()
-    compiled_snake.cache_clear()
-    assert vocoder.activation_post.kernel is None
-    assert "No C++ compiler" in caplog.text
-
-
-def test_squared_sine() -> None:
-    angle = torch.linspace(-300.0, 300.0, 100_001)
-    assert torch.allclose(sine_squared(angle).double(), angle.double().sin().square(), atol=3e-7)
 
 
 def test_activation_leaves_its_input_alone() -> None:
