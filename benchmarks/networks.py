@@ -109,9 +109,9 @@ def training_step(model: torch.nn.Module, latent: Tensor, time_B: Tensor, featur
     return velocity.detach()
 
 
-def require_equal(own: Tensor, plain: Tensor, what: str) -> None:
+def require_equal(own: Tensor, plain: Tensor, what: str, relative: float = 1e-4) -> None:
     difference, size = float((own - plain).abs().max()), float(plain.abs().max())
-    if not difference <= 1e-4 * size:
+    if not difference <= relative * size:
         sys.exit(f"{what}: results differ by {difference:.3g} at a magnitude of {size:.3g}")
 
 
