@@ -26,7 +26,7 @@ def plan(config: GenerateConfig) -> list[str]:
     clips, _, source = _inputs(config, maker)
     folder = _folder(config, maker, source)
     paths.check_writable(folder.uri)
-    return [f"Would make {len(clips)} sounds with {maker.checkpoint.uri} in {folder.uri}."]
+    return [f"Sounds to make with {maker.checkpoint.uri} in {folder.uri}: {len(clips)}."]
 
 
 def run(config: GenerateConfig) -> None:
@@ -42,7 +42,7 @@ def run(config: GenerateConfig) -> None:
             failures += [failure] if failure else []
             shown.advance()
     folder.complete([clip.clip_id for clip in clips], failures)
-    print(f"{len(clips) - len(failures)} sounds in {folder.uri}; {len(failures)} failures (failures.parquet).")
+    print(f"{folder.uri}: sound for {len(clips) - len(failures)} of {len(clips)} clips; the others: failures.parquet.")
     if len(failures) == len(clips):
         raise MediaError(
             f"Not one of the {len(clips)} sounds could be made; the first: {failures[0].detail}",

@@ -5,12 +5,18 @@ from collections.abc import Mapping
 
 from dmma_core.data.manifest import Clip, caption_id_of
 from dmma_core.encoders.base import EncoderBundle
+from dmma_core.errors import MediaError
 from dmma_core.storage import media, paths
 from dmma_core.tensors import Array
 
 
 def clip_of_video(video_uri: str, prompt: str, start_s: float, duration_s: float) -> Clip:
-    """The clip that `duration_s` seconds of a video from `start_s` on are; its id is the file's stem."""
+    """The clip that `duration_s` seconds of a video from `start_s` on are; its id is the file's stem.
+
+    Raises MediaError "cannot_open" or "no_video", StorageError where the file is absent.
+    """
+    if not media.stream_kinds(video_uri)[0]:
+        raise MediaError(f"{video_uri} has no picture.", reason="no_video", remedy="Give a video.")
     return Clip(
         clip_id=posixpath.splitext(posixpath.basename(video_uri))[0],
         dataset="single",

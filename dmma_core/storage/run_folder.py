@@ -97,11 +97,12 @@ class RunFolder:
     def checkpoint(self, step: int | None = None) -> Checkpoint:
         """The checkpoint of `step`, or the newest complete one. Raises IncompleteError where there is none."""
         steps = self.complete_steps()
-        if not steps or (step is not None and step not in steps):
-            which, others = (f" of step {step}", "; or give another step") if step is not None and steps else ("", "")
+        if not steps:
+            raise IncompleteError(f"{self.uri} has no complete checkpoint.", remedy=self._what_else())
+        if step is not None and step not in steps:
             raise IncompleteError(
-                f"{self.uri} has no complete checkpoint{which}{f', only of {steps}' if steps else ''}.",
-                remedy=f"Run `dmma train` (again){others}.",
+                f"{self.uri} has no complete checkpoint of step {step}, only of {', '.join(map(str, steps))}.",
+                remedy="Give another step, or none for the newest.",
             )
         uri = self.checkpoint_uri(steps[-1] if step is None else step)
         record = paths.read_json(paths.join(uri, MARKER))
@@ -110,6 +111,16 @@ class RunFolder:
                 f"{uri} has schema version {record.get('schema_version')!r}, expected {SCHEMA_VERSION}."
             )
         return Checkpoint(uri, record["step"], record)
+
+    def _what_else(self) -> str:
+        """Advice to who took this folder for a run with checkpoints. A comparison's folder holds its arms' runs."""
+        runs = [paths.join(self.uri, name) for name in paths.list_folders(self.uri)]
+        arms = [run for run in runs if paths.exists(paths.join(run, "checkpoints"))]
+        return (
+            f"Give one of its runs: {', '.join(arms)}."
+            if arms
+            else "Run `dmma train` (again) or `dmma weights import`."
+        )
 
 
 def step_name(step: int) -> str:

@@ -80,7 +80,21 @@ def test_settings_that_cannot_work_are_sentences(run_uri: str, video: str, capsy
         (["--run", run_uri], "either a video or features_uri"),
         (["--run", run_uri, "--prompt", "a bell"], "without a video"),
         ([video, "--run", run_uri, "batch_size=0"], "batch_size is 0"),
-        ([video, "--run", f"{run_uri}-absent"], "no complete checkpoint"),
+        ([video, "--run", f"{run_uri}-absent"], "no complete checkpoint. Run `dmma train`"),
+        ([video, "--run", run_uri, "step=7"], "no complete checkpoint of step 7, only of "),
+        ([video, "--run", run_uri.rpartition("/")[0]], f"no complete checkpoint. Give one of its runs: {run_uri}"),
     ):
         assert generate.JOB.main(settings) != 0
         assert sentence in capsys.readouterr().err
+
+
+def test_a_dry_run_opens_the_video(run_uri: str, video: str, capsys: pytest.CaptureFixture[str]) -> None:
+    media.write_audio("sound.wav", np.zeros(RATE_HZ, np.float32), RATE_HZ)
+    for file, sentence in (
+        ("sound.wav", "has no picture"),
+        (__file__, "cannot be opened"),
+        ("none.mp4", "There is no"),
+    ):
+        assert generate.JOB.main([file, "--run", run_uri, "--dry-run"]) != 0
+        assert sentence in capsys.readouterr().err
+    assert generate.JOB.main([video, "--run", run_uri, "--dry-run"]) == 0
