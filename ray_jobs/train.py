@@ -38,7 +38,7 @@ def plan(config: TrainConfig) -> Sequence[str]:
     lines = [
         f"Train on {len(store.rows_of_split('train'))} clips of {config.features_uri}, "
         f"validate on {min(len(store.rows_of_split('val')), config.validation.max_clips)}; "
-        f"{config.loop.num_steps} steps of {config.loop.batch_size} clips, {config.num_workers} workers an arm.",
+        f"{config.loop.num_steps} steps of {config.loop.batch_size} clips, workers an arm: {config.num_workers}.",
         f"Metrics go to {config.run_uri}/<arm>/metrics.jsonl{mlflow}.",
     ]
     for arm in arm_plans(config, store, statistics=None):
