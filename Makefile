@@ -48,7 +48,7 @@ test: check
 
 bench: setup
 	$(BIN)/python -m benchmarks.chain
-	$(BIN)/python -m benchmarks.encoders
+	$(BIN)/python -m benchmarks.networks
 
 clean:
 	rm -rf .venv

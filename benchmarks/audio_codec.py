@@ -9,14 +9,12 @@ scaled to 8 s, which their units say. Weights are random: they do not change the
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from benchmarks.figure import figure
-from benchmarks.networks import median_ratio, require_equal, timed_in_turns
+from benchmarks.measure import Clock, clock_of, figure, median_ratio, require_equal, timed_in_turns, timing_options
 from benchmarks.vocoder_plain import PlainBigVgan
 from dmma_core.models.audio_codec.bigvgan import BigVgan, BigVganConfig
 from dmma_core.models.audio_codec.mmaudio_codec import MODES
@@ -57,7 +55,7 @@ def random_vae(config: VaeConfig) -> Vae:
 
 
 @torch.inference_mode()
-def benchmark_vocoder(mode: str, measured_s: float, rounds: int, clock: Callable[[], float]) -> None:
+def benchmark_vocoder(mode: str, measured_s: float, rounds: int, clock: Clock) -> None:
     config = MODES[mode]
     frames = round(measured_s * config.mel.sample_rate_hz / config.mel.hop_samples)
     scale = CLIP_S * config.mel.sample_rate_hz / config.mel.hop_samples / frames
@@ -77,7 +75,7 @@ def benchmark_vocoder(mode: str, measured_s: float, rounds: int, clock: Callable
 
 
 @torch.inference_mode()
-def benchmark_vae(mode: str, rounds: int, clock: Callable[[], float]) -> None:
+def benchmark_vae(mode: str, rounds: int, clock: Clock) -> None:
     config = MODES[mode]
     vae = random_vae(config.vae)
     latent_length = -(-round(CLIP_S * config.mel.sample_rate_hz) // (2 * config.mel.hop_samples))
@@ -88,7 +86,7 @@ def benchmark_vae(mode: str, rounds: int, clock: Callable[[], float]) -> None:
         figure(f"VAE {mode} {name}", statistics.median(values), f"s for {CLIP_S:g} s of sound")
 
 
-def benchmark_tiny(rounds: int, clock: Callable[[], float]) -> None:
+def benchmark_tiny(rounds: int, clock: Clock) -> None:
     codec = SpectralCodec()
     wave_BA = 0.1 * torch.randn(1, codec.num_samples(TINY_CLIP_S), generator=torch.Generator().manual_seed(2))
     latent_BLC = codec.encode(wave_BA).mean_BLC
@@ -103,12 +101,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("tiny", "vae", "vocoder"))
     parser.add_argument("--mode", choices=tuple(MODES), default="44k")
     parser.add_argument("--seconds", type=float, default=CLIP_S, help="sound that the vocoders are measured on")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--processor-time", action="store_true", help="for a loaded machine, with --threads 1")
+    timing_options(parser, rounds=2)
     arguments = parser.parse_args()
-    clock = time.process_time if arguments.processor_time else time.perf_counter
-    torch.set_num_threads(arguments.threads)
+    clock = clock_of(arguments)
     if arguments.only in (None, "tiny"):
         benchmark_tiny(arguments.rounds, clock)
     if arguments.only in (None, "vae"):

@@ -14,7 +14,7 @@ from statistics import median
 
 import psutil
 
-from benchmarks.figure import figure
+from benchmarks.measure import figure
 
 MIB = 1 << 20
 _SAMPLE_S = 0.5

@@ -8,15 +8,13 @@ Networks of full size have random weights, which do not change the work, in the 
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.figure import figure
-from benchmarks.networks import median_ratio, require_equal, timed_in_turns
+from benchmarks.measure import Clock, clock_of, figure, median_ratio, require_equal, timed_in_turns, timing_options
 from dmma_core.encoders import clip as clip_module
 from dmma_core.encoders import depth as depth_module
 from dmma_core.encoders.clip import DFN5B_VIT_H_14_384, ClipEncoder, tiny_clip
@@ -30,8 +28,6 @@ from dmma_core.encoders.synchformer import (
     SynchformerEncoder,
     tiny_random_synchformer,
 )
-
-Clock = Callable[[], float]
 
 TINY_FRAMES = 32
 DPT_TOLERANCE = 1e-3  # as for the published DPT
@@ -112,12 +108,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("tiny", "depth", "synchformer", "clip"))
     parser.add_argument("--frames", type=int, default=4, help="frames (or segments) that a network gets at once")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--processor-time", action="store_true", help="for a busy machine, with --threads 1")
+    timing_options(parser, rounds=2)
     arguments = parser.parse_args()
-    clock = time.process_time if arguments.processor_time else time.perf_counter
-    torch.set_num_threads(arguments.threads)
+    clock = clock_of(arguments)
     if arguments.only in (None, "tiny"):
         benchmark_tiny(arguments.rounds, clock)
     if arguments.only in (None, "depth"):

@@ -1,191 +1,27 @@
-"""Speed of the networks beside plain eager PyTorch, on this machine in this run.
+"""Every figure of the networks' speed: flow network, encoders, audio codec, one after the other.
 
-    python -m benchmarks.networks                 # one JSON line a figure: name, value, unit, bar, ok
-    python -m benchmarks.networks --only training --rounds 5
+    python -m benchmarks.networks                                  # one JSON line a figure, about a quarter of an hour
+    python -m benchmarks.networks --threads 1 --processor-time     # on a busy machine
+    python -m benchmarks.flow_network --only training              # one part alone; each has its own --help
 
-Yardstick and own network take turns, round by round, so that other load on the machine meets both; each figure is the
-median of the rounds' ratios. Every result is compared with the yardstick's before it is timed.
+Options are passed on to every part. Each runs in a process of its own, so that none measures another's memory.
 """
 
 import argparse
-import statistics
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-import torch
-from torch import Tensor
+from benchmarks.measure import timing_options
 
-from benchmarks.figure import figure
-from benchmarks.plain_mmdit import PlainMMDiT
-from dmma_core.flow.guidance import guidance_weights, guided_velocity
-from dmma_core.flow.solver import integrate
-from dmma_core.models.conditioning import ConditionFeatures
-from dmma_core.models.mmaudio_interop import from_official, to_official
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
-from dmma_core.models.presets import initialise, mmdit_config
-from dmma_core.models.tiled_convolution import tiled_convolutions
-
-GUIDANCE, NUM_STEPS = 4.5, 25
-TRAINING_BAR, SAMPLING_BAR, DEPTH_BAR = 1.2, 1.5, 1.03
-
-
-def random_features(config: MMDiTConfig, batch_size: int) -> ConditionFeatures:
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(length: int, width: int) -> Tensor:
-        return torch.nn.functional.normalize(torch.randn(batch_size, length, width, generator=generator), dim=-1)
-
-    present_B = torch.ones(batch_size, dtype=torch.bool)
-    return ConditionFeatures(
-        draw(config.rgb_length, config.rgb_width),
-        draw(config.rgb_length, config.rgb_width),
-        torch.zeros(batch_size, config.rgb_length, config.num_depth_scalars),
-        draw(config.sync_length, config.sync_width),
-        draw(config.text_length, config.text_width),
-        present_B,
-        present_B,
-        present_B,
-    )
-
-
-def networks(preset: str, deep: bool) -> tuple[PlainMMDiT, MMDiT]:
-    """Yardstick and own network with the same weights, none of them zero."""
-    config = mmdit_config(preset)
-    if deep:
-        config = replace(config, depth="rgb_like", fusion="deepmmaudio")
-    model = MMDiT(config)
-    initialise(model, seed=0)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
-    model.set_latent_statistics(torch.zeros(config.latent_width), torch.ones(config.latent_width))
-    state = to_official(model)
-    plain = PlainMMDiT(config)
-    plain.load_state_dict(state)
-    return plain, from_official(state, config)
-
-
-def own_sample(model: MMDiT, noise: Tensor, features: ConditionFeatures) -> Tensor:
-    weights = guidance_weights(GUIDANCE)
-    conditions = model.branch_conditions(features, list(weights))
-
-    def velocity(state: Tensor, moment: Tensor) -> Tensor:
-        return guided_velocity(model.velocity, state, moment, conditions, weights)
-
-    with tiled_convolutions(model):
-        return integrate(velocity, noise, "euler", NUM_STEPS)
-
-
-def seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
-    start = clock()
-    run()
-    return clock() - start
-
-
-def timed_in_turns(
-    runs: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Seconds of each run in each round, after one round that does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for index in range(rounds + 1):
-        for name, run in runs.items():
-            value = seconds(run, clock)
-            if index > 0:
-                taken[name].append(value)
-    return taken
-
-
-def median_ratio(numerators: list[float], denominators: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
-
-
-def training_step(model: torch.nn.Module, latent: Tensor, time_B: Tensor, features: ConditionFeatures) -> Tensor:
-    model.zero_grad(set_to_none=True)
-    velocity: Tensor = model(latent, time_B, features)
-    velocity.square().mean().backward()
-    return velocity.detach()
-
-
-def require_equal(own: Tensor, plain: Tensor, what: str, relative: float = 1e-4) -> None:
-    difference, size = float((own - plain).abs().max()), float(plain.abs().max())
-    if not difference <= relative * size:
-        sys.exit(f"{what}: results differ by {difference:.3g} at a magnitude of {size:.3g}")
-
-
-def depth_arm(baseline: MMDiT) -> MMDiT:
-    """Our default form of depth beside `baseline`."""
-    model = MMDiT(replace(baseline.config, depth="rgb_like", fusion="concat"))
-    initialise(model, seed=0)
-    return model
-
-
-def benchmark(kind: str, preset: str, batch_size: int, rounds: int, clock: Callable[[], float]) -> None:
-    """Training step or guided sampling of `preset`: own against plain, without and with depth, and the cost of depth."""
-    training = kind == "training"
-    size = batch_size if training else 1
-    runs: dict[str, Callable[[], object]] = {}
-    for label, deep in (("baseline", False), ("deepmmaudio", True)):
-        plain, own = networks(preset, deep)
-        features = random_features(own.config, size)
-        latent, time_B = torch.randn(size, own.config.latent_length, own.config.latent_width), torch.rand(size)
-        runs |= _pair(label, plain, own, features, latent, time_B, training)
-        if not deep:
-            runs["own depth"] = _run(depth_arm(own), features, latent, time_B, training)
-    unit = f"s ({'forward+backward, batch ' + str(size) if training else '25 steps with guidance, batch 1'}, {preset})"
-    taken = timed_in_turns(runs, rounds, clock)
-    for name, values in taken.items():
-        figure(f"{kind} {name}", statistics.median(values), unit)
-    bar = TRAINING_BAR if training else SAMPLING_BAR
-    for label in ("baseline", "deepmmaudio"):
-        speedup = median_ratio(taken[f"plain {label}"], taken[f"own {label}"])
-        figure(f"{kind} speed-up {label}", speedup, "times", bar)
-    cost = median_ratio(taken["own depth"], taken["own baseline"])
-    figure(f"{kind} depth arm over baseline", cost, "times", DEPTH_BAR, at_most=True)
-
-
-def _run(
-    model: MMDiT, features: ConditionFeatures, latent: Tensor, time_B: Tensor, training: bool
-) -> Callable[[], object]:
-    if training:
-        return lambda: training_step(model, latent, time_B, features)
-    return torch.inference_mode()(lambda: own_sample(model, latent, features))
-
-
-def _pair(
-    label: str,
-    plain: PlainMMDiT,
-    own: MMDiT,
-    features: ConditionFeatures,
-    latent: Tensor,
-    time_B: Tensor,
-    training: bool,
-) -> dict[str, Callable[[], object]]:
-    with torch.inference_mode():
-        require_equal(own(latent, time_B, features), plain(latent, time_B, features), label)
-    if training:
-        plain_run: Callable[[], object] = lambda: training_step(plain, latent, time_B, features)  # noqa: E731
-    else:
-        plain_run = torch.inference_mode()(lambda: plain.sample(latent, features, NUM_STEPS, GUIDANCE))
-    return {f"plain {label}": plain_run, f"own {label}": _run(own, features, latent, time_B, training)}
+PARTS = ("flow_network", "encoders", "audio_codec")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("training", "sampling"))
-    parser.add_argument("--preset", default="small_44k")
-    parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--processor-time", action="store_true", help="for a busy machine, with --threads 1")
-    arguments = parser.parse_args()
-    clock = time.process_time if arguments.processor_time else time.perf_counter
-    torch.set_num_threads(arguments.threads)
-    for kind in ("training", "sampling"):
-        if arguments.only in (None, kind):
-            benchmark(kind, arguments.preset, arguments.batch_size, arguments.rounds, clock)
+    timing_options(parser, rounds=2)
+    parser.parse_args()  # --help and misspelt options end here
+    codes = [subprocess.run([sys.executable, "-m", f"benchmarks.{part}", *sys.argv[1:]]).returncode for part in PARTS]
+    sys.exit(max(codes, key=abs))
 
 
 if __name__ == "__main__":

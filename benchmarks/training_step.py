@@ -17,8 +17,8 @@ from dataclasses import replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.figure import figure
-from benchmarks.networks import DEPTH_BAR
+from benchmarks.flow_network import DEPTH_BAR
+from benchmarks.measure import figure
 from dmma_core.data.batching import ClipBatch
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, mmdit_config
