@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 _MIN_ROWS = 16  # below, a product is bound by reading the weights
 
@@ -32,6 +32,18 @@ def takes_onednn(x: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
+
+
+def use_linear(module: nn.Module) -> None:
+    """Let every `nn.Linear` within `module`, of whichever library, multiply by `linear` from now on."""
+    for child in module.modules():
+        if type(child) is nn.Linear:
+            child.__class__ = _Linear
+
+
+class _Linear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
 
 
 def product_plus(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:

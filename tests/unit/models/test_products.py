@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from dmma_core.models import products
 
@@ -36,3 +37,13 @@ def test_other_dtypes_are_left_to_pytorch(dtype: torch.dtype) -> None:
 def test_autocast_is_respected() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert products.linear(torch.randn(40, 48), torch.randn(32, 48)).dtype == torch.bfloat16
+
+
+def test_layers_of_other_libraries_multiply_the_same_way() -> None:
+    layers = nn.Sequential(nn.Linear(32, 48), nn.GELU(), nn.Linear(48, 8, bias=False))
+    x = torch.randn(40, 32)
+    expected, names = layers(x), list(layers.state_dict())
+    products.use_linear(layers)
+    assert isinstance(layers[0], nn.Linear)
+    assert list(layers.state_dict()) == names
+    assert torch.allclose(layers(x), expected, atol=1e-5)
