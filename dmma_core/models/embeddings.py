@@ -53,7 +53,8 @@ class DepthFusion(nn.Module):
     The correction's last layer (the gate, with `fusion="gated"`) starts at zero, so the network starts as the one
     without depth and a trained one without depth can be taken over unchanged.
 
-    - `depth="rgb_like"`: the CLIP embedding of the depth video; "scalars": K raw statistics per frame; "both": their sum.
+    - `depth="rgb_like"`: the CLIP embedding of the depth video; "scalars": K statistics per frame, logarithms of
+      inverse depth among them (`encoders.depth.SCALAR_NAMES`); "both": their sum.
     - `fusion="concat"`: correction = W2 silu(W1 [rgb, depth]); "sum": W2 silu(W1 depth); "gated":
       tanh(Wg [rgb, depth]) * silu(W1 depth).
     """
@@ -84,9 +85,7 @@ class DepthFusion(nn.Module):
     def _embed(self, depth_BTD: Tensor, scalars_BTK: Tensor) -> Tensor:
         if self.depth == "rgb_like":
             return _unit(depth_BTD)
-        # Raw inverse depth spans orders of magnitude between depth models; its logarithm does not.
-        levels = torch.sign(scalars_BTK) * torch.log1p(scalars_BTK.abs())
-        scalars: Tensor = self.scalars_second(F.silu(self.scalars_first(levels)))
+        scalars: Tensor = self.scalars_second(F.silu(self.scalars_first(scalars_BTK)))
         return scalars if self.depth == "scalars" else _unit(depth_BTD) + scalars
 
 
@@ -121,5 +120,6 @@ class LinearDepthFusion(nn.Module):
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Unit root mean square, so that the non-linearity sees more than its linear middle. Zero stays zero."""
-    return F.rms_norm(x, x.shape[-1:], eps=1e-4)
+    """Unit root mean square (an L2-normalised embedding to 1 in 2,000), so that the non-linearity sees more than its linear
+    middle. Zero stays zero."""
+    return F.rms_norm(x, x.shape[-1:], eps=1e-6)
