@@ -5,6 +5,7 @@ Sampling integrates from 0 (noise) to 1 - min_sigma (data); the way back, from d
 
 from collections.abc import Callable
 from itertools import pairwise
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ def integrate(
     """The state at time `end`. `num_steps` equal steps; "adaptive" chooses its own from the tolerances instead.
 
     Evaluations a step: euler 1 (order 1), midpoint 2 and heun 2 (order 2), adaptive 6 (order 5). Raises ConfigError for
-    an unknown method, fewer than one step, or an adaptive solution that needs too many.
+    an unknown method, fewer than one step, or an adaptive solution that needs too many or is not finite.
     """
     if method == "adaptive":
         return _dormand_prince(velocity, state, start, end, relative_tolerance, absolute_tolerance)
@@ -107,6 +108,10 @@ def _dormand_prince(
             slopes.append(evaluate(candidate, time + node * width))
         scale = absolute + relative * torch.maximum(state.abs(), candidate.abs()).double()
         error = size(width * _combine(_ERROR, slopes), scale)
+        if not isfinite(error):
+            raise ConfigError(
+                f"The velocity is not finite at time {time:.6f}.", remedy="Use another checkpoint, or less guidance."
+            )
         if error <= 1:
             state, time, derivative = candidate, time + width, slopes[-1]
         width *= min(10.0, max(0.2, 0.9 * error**-0.2)) if error > 0 else 10.0

@@ -37,7 +37,15 @@ def sample_latents(
         return guided_velocity(model.velocity, latent_BLC, time, conditions, weights)
 
     with tiled_convolutions(model):
-        return model.unnormalize(integrate(velocity, noise_BLC, how.solver, how.num_steps))
+        latent_BLC = integrate(
+            velocity,
+            noise_BLC,
+            how.solver,
+            how.num_steps,
+            relative_tolerance=how.tolerance,
+            absolute_tolerance=how.tolerance,
+        )
+    return model.unnormalize(latent_BLC)
 
 
 def _generator(seed: int, clip_id: str) -> np.random.Generator:

@@ -11,7 +11,8 @@ from dmma_core.flow.solver import METHODS
 class SamplingConfig:
     """How latents are drawn. Defaults are MMAudio's: 25 Euler steps, guidance 4.5 (MMAudio, section 4.1).
 
-    `solver` is "euler", "midpoint", "heun" or "adaptive", which ignores `num_steps`. A `guidance` of at most 1 means none.
+    `solver` is "euler", "midpoint", "heun" or "adaptive", which ignores `num_steps` and chooses steps that err by at
+    most `tolerance` each (relative, and absolute in whitened latents). A `guidance` of at most 1 means none.
     `guidance_depth` is a scale of its own for what depth adds (absent: the same as `guidance`). A clip's noise depends
     on `seed` and its clip_id only, so a clip sounds the same whichever other clips are generated with it, and both arms
     start from the same noise.
@@ -19,6 +20,7 @@ class SamplingConfig:
 
     solver: str = "euler"
     num_steps: int = 25
+    tolerance: float = 1e-4
     guidance: float = 4.5
     guidance_depth: float | None = None
     negative_prompt: str = ""
@@ -27,6 +29,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ConfigError(f"num_steps is {self.num_steps}.", remedy="Use at least 1; 25 is usual.")
+        if not 0 < self.tolerance < 1:
+            raise ConfigError(f"tolerance is {self.tolerance}.", remedy="Use a number between 0 and 1; 1e-4 is usual.")
         if self.solver not in METHODS:
             raise ConfigError(f"There is no solver {self.solver!r}.", remedy=f"Choose one of {', '.join(METHODS)}.")
         guidance_weights(self.guidance, self.guidance_depth)  # refuses scales that mean nothing

@@ -56,3 +56,16 @@ def test_a_zero_field_leaves_the_state() -> None:
 def test_unusable_settings_are_refused(method: str, num_steps: int) -> None:
     with pytest.raises(ConfigError):
         integrate(turning, START, method, num_steps)
+
+
+def test_a_velocity_that_is_not_finite_ends_the_adaptive_solver_at_once() -> None:
+    calls = 0
+
+    def broken(state: Tensor, time: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.full_like(state, torch.nan if time > 0 else 1.0)
+
+    with pytest.raises(ConfigError, match="not finite at time 0"):
+        integrate(broken, START, "adaptive")
+    assert calls < 10
