@@ -23,6 +23,7 @@ and MiDaS are fetched once into a cache folder (DMMA_CACHE, or ~/.cache/dmma/wei
   dmma weights fetch bundle_mmaudio_44k                all that the 44.1 kHz encoder bundle needs
   dmma weights fetch mmaudio_small_44k                 one file; a fetch that broke off goes on
   dmma weights fetch all --mirror gs://bucket/weights  from your own mirror (any copy of a cache folder)
+  dmma weights fetch all --to gs://bucket/weights      make or complete that mirror
   dmma weights verify all                              compare everything that is here with its sha256
   dmma weights where mmaudio_small_44k                 its path, for scripts
   dmma weights import mmaudio_small_44k                a run, runs/mmaudio_small_44k, to generate with and train from
@@ -84,8 +85,12 @@ def _size(num_bytes: int) -> str:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
+    if arguments.to:
+        paths.check_writable(arguments.to)
     for name in weights.expand(arguments.names):
         print(weights.fetch(name, arguments.mirror, arguments.offline))
+        if arguments.to:
+            print(weights.publish(name, arguments.to))
     return 0
 
 
@@ -156,6 +161,7 @@ def arguments_parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name == "fetch":
             sub.add_argument("--mirror", metavar="URI", help="folder, gs:// or http(s):// with the same file names")
+            sub.add_argument("--to", metavar="URI", help="then copy them to this folder or gs://, a mirror of your own")
             sub.add_argument("--offline", action="store_true", help="fetch nothing; fail where a file is absent")
     _add_import(commands)
     _add_export(commands)

@@ -10,6 +10,7 @@ import json
 import os
 import posixpath
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -188,6 +189,28 @@ def sha256_of(uri: str) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def size_and_version(uri: str) -> tuple[int, str]:
+    """Bytes of a file, and a word that becomes another when the file is replaced."""
+    filesystem, path = filesystem_of(uri)
+    with _sentences(uri):
+        info = filesystem.info(path)
+        if info["type"] == "directory":
+            raise IsADirectoryError
+    version = info["generation"] if is_remote(uri) else f"{info['ino']}-{os.stat(path).st_mtime_ns}"
+    return int(info["size"]), str(version)
+
+
+def upload(file: str, uri: str) -> None:
+    """Copy a local file to `uri`, whole or not at all."""
+    filesystem, path = filesystem_of(uri)
+    if is_remote(uri):
+        with _sentences(uri):
+            filesystem.put_file(file, path)
+        return
+    with open_read(file) as source, open_write(uri) as target:
+        shutil.copyfileobj(source, target, _CHUNK_BYTES)
 
 
 def check_writable(uri: str) -> None:

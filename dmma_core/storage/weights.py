@@ -2,7 +2,7 @@
 
     <cache>/<filename>                  the file, as published; put there by `dmma weights fetch`, or by hand
             <filename>.verified.json    sha256 and size at the first fetch, of files whose authors publish none
-            <filename>.part             a fetch that broke off
+            <filename>.part             a fetch that broke off; beside it, as .part.source.json, of which source it is
 
 The cache is the folder DMMA_CACHE, or ~/.cache/dmma/weights. A mirror is a folder, local or gs://, or a web server,
 with the same file names: any cache folder is one.
@@ -14,20 +14,24 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dmma_core.errors import StorageError, WeightsError
-from dmma_core.storage import paths
-from dmma_core.storage.download import download
+from dmma_core.errors import ConfigError, StorageError, WeightsError
+from dmma_core.storage import download, paths
 from dmma_core.storage.weights_registry import FILES, GROUPS, NON_COMMERCIAL, WeightsFile
 
 REGISTRY: Mapping[str, WeightsFile] = {file.name: file for file in FILES}
-_CHUNK_BYTES = 8 << 20
 _ROUNDING = 0.1  # how far the real size may be from a rounded one, as a share
 _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where published weights lie on this machine."""
-    return Path(os.environ.get("DMMA_CACHE") or Path.home() / ".cache" / "dmma" / "weights").expanduser()
+    """Where published weights lie on this machine. Raises ConfigError where DMMA_CACHE is no local folder."""
+    folder = os.environ.get("DMMA_CACHE") or "~/.cache/dmma/weights"
+    if paths.is_remote(folder):
+        raise ConfigError(
+            f"DMMA_CACHE is {folder}, but the cache of published weights is a folder of this machine.",
+            remedy="Give a local folder; weights in a bucket are fetched into it by `dmma weights fetch NAME --mirror URI`.",
+        )
+    return Path(paths.absolute(folder))
 
 
 def describe(name: str) -> WeightsFile:
@@ -71,9 +75,9 @@ def path_of(name: str) -> str:
 def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
     """Bring `name` into the cache, compare its sha256, and return its path. What is there already is left alone.
 
-    `mirror` is tried instead of the public source. Raises WeightsError for another sha256 than published (the file is
-    removed) or another size, or with `offline` where the file is absent; StorageError where the source cannot be read
-    or the cache not be written.
+    `mirror` is tried instead of the public source. Raises WeightsError for another sha256 or size than published (what
+    came is removed), or with `offline` where the file is absent; StorageError where the source cannot be read or the
+    cache not be written.
     """
     file = describe(name)
     location = _location(file)
@@ -92,18 +96,37 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
     part = location.with_name(location.name + ".part")
     _get(file, mirror, part)
     sha256 = paths.sha256_of(str(part))
+    wrong = None
     if file.sha256 not in (None, sha256):
-        part.unlink()
+        wrong = f"sha256 {sha256}; published is {file.sha256}"
+    elif file.sha256 is None:
+        wrong = _wrong_size(file, part)
+    if wrong:
+        download.discard(part)
         raise WeightsError(
-            f"{file.url if mirror is None else mirror} gave a {file.filename} with sha256 {sha256}; published is {file.sha256}.",
+            f"{file.url if mirror is None else mirror} gave a {file.filename} with {wrong}.",
             remedy="It was removed. Fetch again; if it happens again the source was changed: don't use it.",
         )
-    if file.sha256 is None:
-        _require_size(file, part)
     part.replace(location)
+    download.discard(part)  # the note of its source
     if file.sha256 is None:
         _record(location, sha256)
     return str(location)
+
+
+def publish(name: str, mirror: str) -> str:
+    """Copy the file `name` of the cache to the folder `mirror`, local or gs://, after comparing its sha256.
+
+    Returns its URI there. A file of the same size that lies there is left alone. Raises WeightsError where the cache
+    lacks the file or holds another, StorageError where the mirror cannot be written.
+    """
+    verify(name)
+    location, target = path_of(name), paths.join(mirror, describe(name).filename)
+    if paths.exists(target) and paths.size_and_version(target)[0] == os.path.getsize(location):
+        return target
+    _log.info("%s goes to %s.", name, target)
+    paths.upload(location, target)
+    return target
 
 
 def verify(name: str) -> str:
@@ -136,12 +159,18 @@ def _is_there(location: Path) -> bool:
 
 
 def _require_size(file: WeightsFile, path: Path) -> None:
-    size, tolerance = path.stat().st_size, _ROUNDING * file.size_bytes if file.size_is_rounded else 0
-    if abs(size - file.size_bytes) > tolerance:
+    if wrong := _wrong_size(file, path):
         raise WeightsError(
-            f"{path} has {size:,} bytes, published are {file.size_bytes:,}: it is truncated or another file.",
+            f"{path} has {wrong}: it is truncated or another file.",
             remedy=f"Delete it and run `dmma weights fetch {file.name}`.",
         )
+
+
+def _wrong_size(file: WeightsFile, path: Path) -> str | None:
+    size, tolerance = path.stat().st_size, _ROUNDING * file.size_bytes if file.size_is_rounded else 0
+    if abs(size - file.size_bytes) <= tolerance:
+        return None
+    return f"{size:,} bytes, published are {file.size_bytes:,}"
 
 
 def _require_writable(folder: Path) -> None:
@@ -156,13 +185,11 @@ def _require_writable(folder: Path) -> None:
 
 def _get(file: WeightsFile, mirror: str | None, part: Path) -> None:
     if mirror is None:
-        download(file.url, part, file.name)
+        download.download(file.url, part, file.name)
     elif mirror.startswith(("http://", "https://")):
-        download(f"{mirror.rstrip('/')}/{file.filename}", part, file.name)
+        download.download(f"{mirror.rstrip('/')}/{file.filename}", part, file.name)
     else:
-        with paths.open_read(paths.join(mirror, file.filename)) as source, paths.open_write(str(part)) as target:
-            while chunk := source.read(_CHUNK_BYTES):
-                target.write(chunk)
+        download.copy(paths.join(paths.absolute(mirror), file.filename), part, file.name)
 
 
 def _recorded(location: Path) -> str | None:

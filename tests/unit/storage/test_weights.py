@@ -22,11 +22,16 @@ NAME = "mmaudio_small_16k"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves DATA at every path. `break_after` bytes of each answer the connection is closed, `breaks` times."""
+    """Serves DATA at every path. `break_after` bytes of each answer the connection is closed, `breaks` times.
+
+    `version` is the header that names the version of the data, if any; If-Range is compared with it, if it is heeded.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.break_after, self.breaks, self.knows_ranges, self.status = DATA, 0, 0, True, 200
+        self.version: tuple[str, str] | None = ("ETag", '"1"')
+        self.heeds_if_range = True
         self.ranges: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -37,7 +42,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server, wanted = self.server, self.headers.get("Range")
         server.ranges.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.knows_ranges else 0
+        fits = not server.heeds_if_range or (server.version and self.headers.get("If-Range") == server.version[1])
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.knows_ranges and fits else 0
         if server.status != 200 or start >= len(server.data):
             self.send_response(416 if server.status == 200 else server.status)
             self.send_header("Content-Range", f"bytes */{len(server.data)}")
@@ -46,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         body = server.data[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
+        if server.version:
+            self.send_header(*server.version)
         self.end_headers()
         if server.breaks:
             server.breaks -= 1
@@ -77,6 +85,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Pa
     return tmp_path / "cache"
 
 
+def leave_part(cache: Path, data: bytes, source: str, version: str = '"1"') -> None:
+    """What an earlier fetch leaves that broke off."""
+    cache.mkdir()
+    (cache / "mmaudio_small_16k.pth.part").write_bytes(data)
+    paths.write_json(f"{cache}/mmaudio_small_16k.pth.part.source.json", {"source": source, "version": version})
+
+
 def test_a_file_is_fetched_once(cache: Path, server: Server) -> None:
     path = weights.fetch(NAME)
     assert Path(path).read_bytes() == DATA and path == weights.path_of(NAME)
@@ -94,10 +109,10 @@ def test_a_broken_connection_goes_on_where_it_broke(server: Server) -> None:
 
 def test_a_later_run_goes_on_where_the_first_gave_up(cache: Path, server: Server) -> None:
     server.breaks, server.break_after = 1, 1_500_000
-    cache.mkdir()
-    (cache / "mmaudio_small_16k.pth.part").write_bytes(DATA[:700_000])
+    leave_part(cache, DATA[:700_000], f"{server.url}/x.pth")
     weights.fetch(NAME)
     assert server.ranges == ["bytes=700000-", "bytes=2200000-"]
+    assert [file.name for file in cache.iterdir()] == ["mmaudio_small_16k.pth"]
 
 
 def test_a_server_that_never_delivers_is_given_up_with_a_sentence(cache: Path, server: Server) -> None:
@@ -109,15 +124,68 @@ def test_a_server_that_never_delivers_is_given_up_with_a_sentence(cache: Path, s
 
 def test_a_server_without_ranges_starts_again(cache: Path, server: Server) -> None:
     server.knows_ranges = False
+    leave_part(cache, b"x" * 5000, f"{server.url}/x.pth")
+    assert Path(weights.fetch(NAME)).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("left", [DATA, DATA + b"more"])
+def test_a_whole_or_overlong_part_is_settled(cache: Path, server: Server, left: bytes) -> None:
+    leave_part(cache, left, f"{server.url}/x.pth")
+    assert Path(weights.fetch(NAME)).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("source", "version", "server_version", "heeds"),
+    [
+        ("/x.pth", '"0"', ("ETag", '"1"'), True),  # the file was replaced at its source
+        ("/x.pth", '"0"', ("ETag", '"1"'), False),
+        ("/x.pth", "Fri, 01 Mar 2024 00:00:00 GMT", ("Last-Modified", "Sat, 02 Mar 2024 00:00:00 GMT"), True),
+        ("/x.pth", "Fri, 01 Mar 2024 00:00:00 GMT", ("Last-Modified", "Sat, 02 Mar 2024 00:00:00 GMT"), False),
+        ("/mirror/x.pth", '"1"', ("ETag", '"1"'), True),  # begun elsewhere
+        ("/x.pth", '"1"', None, True),  # the source tells no version any more
+    ],
+)
+def test_two_files_are_never_joined(
+    cache: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    version: str,
+    server_version: tuple[str, str] | None,
+    heeds: bool,
+) -> None:
+    """The sha256 is unknown, so it could not tell."""
+    monkeypatch.setattr(weights, "REGISTRY", {NAME: replace(weights.REGISTRY[NAME], sha256=None)})
+    server.version, server.heeds_if_range = server_version, heeds
+    leave_part(cache, b"x" * 5000, f"{server.url}{source}", version)
+    assert Path(weights.fetch(NAME)).read_bytes() == DATA
+
+
+def test_a_part_of_unknown_source_is_fetched_anew(cache: Path, server: Server) -> None:
     cache.mkdir()
     (cache / "mmaudio_small_16k.pth.part").write_bytes(b"x" * 5000)
     assert Path(weights.fetch(NAME)).read_bytes() == DATA
 
 
-@pytest.mark.parametrize("left", [DATA, DATA + b"more"])
-def test_a_whole_or_overlong_part_is_settled(cache: Path, left: bytes) -> None:
-    cache.mkdir()
-    (cache / "mmaudio_small_16k.pth.part").write_bytes(left)
+def test_a_source_without_versions_is_fetched_from_the_start_each_time(cache: Path, server: Server) -> None:
+    server.version, server.breaks, server.break_after = ("ETag", 'W/"1"'), 2, 1_000_000
+    assert Path(weights.fetch(NAME)).read_bytes() == DATA
+    assert server.ranges == [None, None, None]
+    Path(weights.path_of(NAME)).unlink()
+    server.breaks = 100
+    with pytest.raises(StorageError, match="broke off"):
+        weights.fetch(NAME)
+
+
+def test_a_page_in_place_of_the_file_is_not_gone_on_with(
+    cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "REGISTRY", {NAME: replace(weights.REGISTRY[NAME], sha256=None)})
+    server.data = b"<html>" + b" " * 994
+    with pytest.raises(WeightsError, match=r"gave a \S+ with 1,000 bytes, published are 3,145,745\. It was removed"):
+        weights.fetch(NAME)
+    assert list(cache.iterdir()) == []
+    server.data = DATA
     assert Path(weights.fetch(NAME)).read_bytes() == DATA
 
 
@@ -186,6 +254,74 @@ def test_mirrors(server: Server, bucket: str, tmp_path: Path, monkeypatch: pytes
     server.status = 200
     monkeypatch.setenv("DMMA_CACHE", str(tmp_path / "cache-http"))
     assert Path(weights.fetch(NAME, mirror=f"{server.url}/copy/")).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("kind", ["local", "gs"])
+def test_a_fetch_from_a_folder_goes_on_unless_the_file_was_replaced(
+    kind: str,
+    cache: Path,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(weights, "REGISTRY", {NAME: replace(weights.REGISTRY[NAME], sha256=None)})
+    mirror = str(tmp_path / "mirror") if kind == "local" else f"{bucket}/weights"
+    source = f"{mirror}/mmaudio_small_16k.pth"
+    paths.write_bytes(source, DATA)
+    version, mark = paths.size_and_version(source)[1], b"already there"  # shows that these bytes were not read again
+    leave_part(cache, mark + DATA[len(mark) : 1_000_000], source, version)
+    with caplog.at_level("INFO", logger="dmma_core.progress"):
+        path = Path(weights.fetch(NAME, mirror=mirror))
+    assert path.read_bytes() == mark + DATA[len(mark) :]
+    assert f"{NAME}: 4/4 MiB" in caplog.text
+    path.unlink()
+    paths.write_bytes(source, DATA[::-1])
+    path.with_name(path.name + ".verified.json").unlink()
+    path.parent.rmdir()
+    leave_part(cache, DATA[:1_000_000], source, version)
+    assert Path(weights.fetch(NAME, mirror=mirror)).read_bytes() == DATA[::-1]
+
+
+@pytest.mark.parametrize("kind", ["local", "gs"])
+def test_a_mirror_of_ones_own(
+    kind: str,
+    cache: Path,
+    server: Server,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mirror = str(tmp_path / "mirror") if kind == "local" else f"{bucket}/weights"
+    assert main(["fetch", NAME, "--to", mirror]) == 0
+    assert f"{mirror}/mmaudio_small_16k.pth" in capsys.readouterr().out
+    before = paths.size_and_version(f"{mirror}/mmaudio_small_16k.pth")
+    assert main(["fetch", NAME, "--to", mirror]) == 0
+    assert paths.size_and_version(f"{mirror}/mmaudio_small_16k.pth") == before
+    monkeypatch.setenv("DMMA_CACHE", str(tmp_path / "another"))
+    server.status = 500
+    assert main(["fetch", NAME, "--mirror", mirror]) == 0
+    (cache / "mmaudio_small_16k.pth").write_bytes(DATA[::-1])
+    paths.remove(mirror)
+    monkeypatch.setenv("DMMA_CACHE", str(cache))
+    assert main(["fetch", NAME, "--to", mirror]) == 1
+    assert not paths.exists(f"{mirror}/mmaudio_small_16k.pth")
+    assert main(["fetch", NAME, "--to", "https://example.org"]) == 1
+
+
+@pytest.mark.parametrize("folder", ["gs://bucket/weights", "s3://x"])
+def test_a_cache_that_is_no_local_folder_is_refused(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMMA_CACHE", folder)
+    for command in (["list"], ["fetch", NAME], ["where", NAME]):
+        assert main(command) != 0
+        assert f"DMMA_CACHE is {folder}, but the cache" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("DMMA_CACHE", f"file://{tmp_path}")
+    assert weights.cache_folder() == tmp_path
 
 
 def test_a_first_fetch_records_what_nobody_published(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,9 +410,9 @@ def test_half_a_file_is_found_though_nobody_published_its_exact_size_and_sha256(
             call(NAME)
     path.unlink()
     server.data = DATA[:1_000_000]
-    with pytest.raises(WeightsError, match=r"\.part has 1,000,000 bytes, published are 3,000,000"):
+    with pytest.raises(WeightsError, match=r"with 1,000,000 bytes, published are 3,000,000"):
         weights.fetch(NAME)
-    assert not path.exists()
+    assert list(path.parent.glob("mmaudio_small_16k.pth*")) == [Path(f"{path}.verified.json")]
 
 
 @pytest.mark.parametrize(
