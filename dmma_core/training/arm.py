@@ -26,7 +26,6 @@ from dmma_core.training.checkpoint import (
     TrainingState,
     restore_checkpoint,
     save_checkpoint,
-    save_snapshot,
 )
 from dmma_core.training.configs import (
     DropoutConfig,
@@ -40,6 +39,7 @@ from dmma_core.training.ema import PostHocEma
 from dmma_core.training.latent_statistics import LatentStatistics
 from dmma_core.training.loop import run_training
 from dmma_core.training.optim import build_optimizer
+from dmma_core.training.snapshots import save_snapshot
 from dmma_core.training.start import network_from
 from dmma_core.training.step import StepDraws, TrainingStep, training_draws
 from dmma_core.training.validation import validation_loss

@@ -4,7 +4,6 @@ checkpoints/step=000000500/model.safetensors    the network, latent statistics i
                            ema.safetensors      the averaged network that generation uses
                            state.safetensors    optimiser state and tracked averages, for going on
                            COMPLETE.json        architecture, features, counters, sha256 of every file
-ema_snapshots/step=000000500.safetensors        tracked averages, from which any other average can be made
 """
 
 import logging
@@ -19,14 +18,14 @@ from dmma_core.errors import CheckpointError, DmmaError
 from dmma_core.models.mmdit import MMDiT
 from dmma_core.provenance import provenance
 from dmma_core.storage import paths
-from dmma_core.storage.run_folder import EMA, MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder, step_name, step_of
-from dmma_core.storage.tensor_files import read_tensors, write_tensors
+from dmma_core.storage.run_folder import EMA, MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder
+from dmma_core.storage.tensor_files import write_tensors
 from dmma_core.training.configs import EmaConfig
-from dmma_core.training.ema import EmaSnapshot, PostHocEma, synthesise
+from dmma_core.training.ema import EmaSnapshot, PostHocEma
 from dmma_core.training.optim import load_optimizer_tensors, optimizer_tensors
 
 STATE = "state.safetensors"
-_SUFFIX = ".safetensors"
+SOURCE = "source"  # entry of the record of a network that was not trained in its run: where it is from
 _log = logging.getLogger(__name__)
 
 
@@ -99,13 +98,13 @@ def save_checkpoint(
 
     An older checkpoint is touched only after the new one is complete, so a full disk or a kill loses nothing finished.
     """
-    averaged = {**state.model.state_dict(), **_average_for_generation(folder, state.ema.snapshot(), ema)}
+    tracked = state.ema.snapshot()
     tensors: dict[str, dict[str, Tensor]] = {
         MODEL: state.model.state_dict(),
-        EMA: averaged,
+        EMA: {**state.model.state_dict(), **tracked.averages[ema.sigma_rel]},
         STATE: {
             **{f"optimizer/{key}": value for key, value in optimizer_tensors(state.model, state.optimizer).items()},
-            **{f"ema/{key}": value for key, value in state.ema.snapshot().to_tensors().items()},
+            **{f"ema/{key}": value for key, value in tracked.to_tensors().items()},
         },
     }
     record = {
@@ -153,29 +152,6 @@ def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: R
     state.wall_s = checkpoint.record["wall_s"]
 
 
-def save_snapshot(folder: RunFolder, snapshot: EmaSnapshot) -> None:
-    write_tensors(_snapshot_uri(folder, snapshot.step), snapshot.to_tensors())
-
-
-def read_snapshots(folder: RunFolder, last_step: int) -> list[EmaSnapshot]:
-    """Stored snapshots up to `last_step`, ascending. Later ones are of a session whose steps were lost."""
-    base = paths.join(folder.uri, "ema_snapshots")
-    if not paths.exists(base):
-        return []
-    names = (uri[len(base) + 1 :].removesuffix(_SUFFIX) for uri in paths.list_files(base, _SUFFIX))
-    steps = [step for step in map(step_of, names) if step is not None and step <= last_step]
-    return [EmaSnapshot.from_tensors(step, read_tensors(_snapshot_uri(folder, step))) for step in steps]
-
-
-def _average_for_generation(folder: RunFolder, now: EmaSnapshot, config: EmaConfig) -> dict[str, Tensor]:
-    if config.sigma_rel in now.averages:  # the synthesis would give weight 1 to this one
-        return dict(now.averages[config.sigma_rel])
-    if now.step == 0:
-        return dict(next(iter(now.averages.values())))
-    earlier = [snapshot for snapshot in read_snapshots(folder, now.step) if snapshot.step < now.step]
-    return synthesise([*earlier, now], config.sigma_rel)
-
-
 def _remove_older(folder: RunFolder, newest: int, keep: int) -> None:
     """Remove complete checkpoints beyond the newest `keep`, and unmarked leftovers; failing to is only a warning."""
     kept = [step for step in folder.complete_steps() if step <= newest][-keep:]
@@ -188,10 +164,6 @@ def _remove_older(folder: RunFolder, newest: int, keep: int) -> None:
             paths.remove(uri)
         except DmmaError as error:
             _log.warning("The old checkpoint %s stays: %s", uri, error)
-
-
-def _snapshot_uri(folder: RunFolder, step: int) -> str:
-    return paths.join(folder.uri, "ema_snapshots", step_name(step) + _SUFFIX)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dmma_core.errors import ConfigError
 
 SCHEDULES = ("step", "constant")
-_MAX_SIGMA_REL = 0.28  # a flat profile has sigma_rel 0.289
+MAX_SIGMA_REL = 0.28  # a flat profile has sigma_rel 0.289
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,10 @@ class DropoutConfig:
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """`tracked_sigma_rel` are averaged while training, `sigma_rel` is the one synthesised into each checkpoint.
+    """`tracked_sigma_rel` are averaged while training; checkpoints hold the one of them that `sigma_rel` names.
 
-    A snapshot of the tracked averages is stored every `snapshot_every` steps.
+    A snapshot of the tracked averages is stored every `snapshot_every` steps, from which `dmma weights average` makes
+    averages of other lengths afterwards.
     """
 
     tracked_sigma_rel: tuple[float, ...] = (0.05, 0.1)
@@ -111,11 +112,19 @@ class EmaConfig:
     snapshot_every: int = 5_000
 
     def __post_init__(self) -> None:
-        if len(self.tracked_sigma_rel) < 1 or self.snapshot_every < 1:
-            raise ConfigError("ema needs at least one tracked_sigma_rel and a snapshot_every of 1 or more.")
-        for value in (*self.tracked_sigma_rel, self.sigma_rel):
-            if not 0 < value <= _MAX_SIGMA_REL:
-                raise ConfigError(f"An EMA length is {value}.", remedy=f"Give a number in (0, {_MAX_SIGMA_REL}].")
+        if self.snapshot_every < 1:
+            raise ConfigError(f"ema.snapshot_every is {self.snapshot_every}.", remedy="Give a number of 1 or more.")
+        tracked = ", ".join(map(str, self.tracked_sigma_rel))
+        if not tracked or len(set(self.tracked_sigma_rel)) < len(self.tracked_sigma_rel):
+            raise ConfigError(f"ema.tracked_sigma_rel is [{tracked}].", remedy="Give one or more different numbers.")
+        for value in self.tracked_sigma_rel:
+            check_sigma_rel(value)
+        if self.sigma_rel not in self.tracked_sigma_rel:
+            raise ConfigError(
+                f"ema.sigma_rel is {self.sigma_rel}, which is not tracked while training ({tracked} are).",
+                remedy="Give one of these, or add it to ema.tracked_sigma_rel of a new run; "
+                "`dmma weights average` makes averages of other lengths afterwards.",
+            )
 
 
 @dataclass(frozen=True)
@@ -133,3 +142,11 @@ class ValidationConfig:
         for name, value in vars(self).items():
             if value < 1:
                 raise ConfigError(f"validation.{name} is {value}.", remedy="Give a number of 1 or more.")
+
+
+def check_sigma_rel(value: float) -> None:
+    """Raise ConfigError unless `value` is a length that an average can have."""
+    if not 0 < value <= MAX_SIGMA_REL:
+        raise ConfigError(
+            f"A length sigma_rel of an average is {value}.", remedy=f"Give a number in (0, {MAX_SIGMA_REL}]."
+        )

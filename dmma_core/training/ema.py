@@ -2,11 +2,11 @@
 Diffusion Models", section 3 and appendix C).
 
 Two averages with power-function profiles are kept while training; snapshots of them are stored. Afterwards an average
-of any length is a linear combination of the snapshots. The length of an average is its relative standard deviation
+of another length is a linear combination of the snapshots. The length of an average is its relative standard deviation
 `sigma_rel`: 0.05 averages over roughly the last twentieth of the training.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,40 +110,70 @@ class EmaSnapshot:
         return cls(step, averages)
 
 
+@dataclass(frozen=True)
+class Synthesis:
+    """How snapshots add up to the average of length `sigma_rel` at `step`.
+
+    `weights[step, length]` belong to the tracked averages of the snapshots. `misfit` is the distance between the profile
+    they add up to and the wanted one, relative to the norm of the wanted one: 0 where it is met exactly.
+    """
+
+    sigma_rel: float
+    step: int
+    weights: Mapping[tuple[int, float], float]
+    misfit: float
+
+
+def solve_synthesis(
+    snapshot_steps: Sequence[int], tracked_sigma_rel: Sequence[float], sigma_rel: float, step: int
+) -> Synthesis:
+    """The best synthesis from snapshots that each hold the averages of the lengths `tracked_sigma_rel`.
+
+    All snapshots take part, also those after `step`. Neither steps nor lengths may be repeated.
+    """
+    pairs = [(at, length) for at in snapshot_steps for length in tracked_sigma_rel]
+    gammas = [gamma_of(length) for _, length in pairs]
+    weights, misfit = synthesis_weights([at for at, _ in pairs], gammas, step, gamma_of(sigma_rel))
+    return Synthesis(sigma_rel, step, dict(zip(pairs, weights.tolist(), strict=True)), misfit)
+
+
 def synthesis_weights(
     snapshot_steps: Sequence[int], snapshot_gammas: Sequence[float], target_step: int, target_gamma: float
-) -> Doubles:
-    """Weights [number of snapshots] with which snapshots add up best to the target profile (paper, algorithm 3).
+) -> tuple[Doubles, float]:
+    """Weights [number of snapshots] with which snapshots add up best to the target profile (paper, algorithm 3), and
+    the misfit that remains (see `Synthesis`).
 
     Least squares between profiles: the Gram matrix of the snapshots' profiles against their products with the target.
     Exponents are rounded to float32, as in the implementation the published averages were made with.
     """
     steps = np.asarray(snapshot_steps, dtype=np.float64)
     gammas = np.asarray(snapshot_gammas, dtype=np.float32).astype(np.float64)
-    wanted_step = np.full_like(steps, target_step)
-    wanted_gamma = np.full_like(gammas, np.float32(target_gamma))
+    wanted_step, wanted_gamma = np.asarray(target_step, np.float64), np.asarray(np.float32(target_gamma), np.float64)
     gram = _profile_product(steps[:, None], gammas[:, None], steps[None, :], gammas[None, :])
-    weights = np.linalg.solve(gram, _profile_product(steps, gammas, wanted_step, wanted_gamma))
-    return weights.astype(np.float64)
+    products = _profile_product(steps, gammas, wanted_step, wanted_gamma)
+    weights = np.linalg.solve(gram, products).astype(np.float64)
+    norm = _profile_product(wanted_step, wanted_gamma, wanted_step, wanted_gamma)
+    missed = float((norm - 2 * weights @ products + weights @ gram @ weights) / norm)
+    return weights, max(missed, 0.0) ** 0.5  # rounding makes it slightly negative where the profile is met
 
 
-def synthesise(snapshots: Sequence[EmaSnapshot], sigma_rel: float, target_step: int | None = None) -> dict[str, Tensor]:
-    """The average of length `sigma_rel` at `target_step` (default: the last snapshot's) in float32.
+def add_up(snapshots: Iterable[EmaSnapshot], syntheses: Sequence[Synthesis]) -> list[dict[str, Tensor]]:
+    """The averages [one per synthesis] in float32. Snapshots are taken one at a time; sums are in float64."""
+    totals: list[dict[str, Tensor]] = [{} for _ in syntheses]
+    for snapshot in snapshots:
+        for total, synthesis in zip(totals, syntheses, strict=True):
+            _add_to(total, snapshot, synthesis)
+        del snapshot  # before the next one is read, for each may fill gigabytes
+    return [{name: value.float() for name, value in total.items()} for total in totals]
 
-    Sums in float64. All snapshots take part, also those after `target_step`. Snapshots of one step must not be repeated.
-    """
-    pairs = [
-        (snapshot.step, length, average) for snapshot in snapshots for length, average in snapshot.averages.items()
-    ]
-    if target_step is None:
-        target_step = max(step for step, _, _ in pairs)
-    gammas = [gamma_of(length) for _, length, _ in pairs]
-    weights = synthesis_weights([step for step, _, _ in pairs], gammas, target_step, gamma_of(sigma_rel))
-    total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in pairs[0][2].items()}
-    for weight, (_, _, average) in zip(weights, pairs, strict=True):
-        for name, value in total.items():
-            value.add_(average[name].to(value.device, torch.float64), alpha=float(weight))
-    return {name: value.float() for name, value in total.items()}
+
+def _add_to(total: dict[str, Tensor], snapshot: EmaSnapshot, synthesis: Synthesis) -> None:
+    for length, average in snapshot.averages.items():
+        weight = synthesis.weights[snapshot.step, length]
+        for name, value in average.items():
+            if name not in total:
+                total[name] = torch.zeros_like(value, dtype=torch.float64)
+            total[name].add_(value.double(), alpha=weight)
 
 
 def _profile_product(t_a: Doubles, gamma_a: Doubles, t_b: Doubles, gamma_b: Doubles) -> Doubles:

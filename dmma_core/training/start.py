@@ -17,9 +17,7 @@ from dmma_core.models.mmaudio_interop import from_official, recognise, state_to_
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import depth_from_baseline
 from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder
-from dmma_core.training.checkpoint import write_checkpoint
-
-_SOURCE = "source"  # entry of the record of an imported network
+from dmma_core.training.checkpoint import SOURCE, write_checkpoint
 
 
 def bundle_of_published(state: Mapping[str, Tensor]) -> str:
@@ -37,7 +35,7 @@ def import_published(
     Raises WeightsError for weights that are no published network, ConfigError where `schema` does not suit it, and
     StorageError where the folder holds a training run.
     """
-    if any(_SOURCE not in folder.checkpoint(step).record for step in folder.complete_steps()):
+    if any(SOURCE not in folder.checkpoint(step).record for step in folder.complete_steps()):
         raise StorageError(f"{folder.uri} holds a training run.", remedy="Give another --run.")
     name, config = recognise(state)
     widths = {field: getattr(config, f"{field}_width") for field in ("latent", "rgb", "sync", "text")}
@@ -56,7 +54,7 @@ def import_published(
         "arm": name,
         "model": config_to_dict(model.config),
         "features": schema.to_dict(),
-        _SOURCE: dict(source),
+        SOURCE: dict(source),
     }
     return write_checkpoint(folder, {EMA: model.state_dict()}, record)
 

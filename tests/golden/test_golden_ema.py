@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dmma_core.training.ema import EmaSnapshot, PostHocEma, decay_of, gamma_of, synthesis_weights, synthesise
+from dmma_core.training.ema import EmaSnapshot, PostHocEma, decay_of, gamma_of, synthesis_weights
 from helpers.golden import GoldenFile, assert_close, golden_file
+from helpers.training import synthesised
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_gamma_and_weights_equal_the_reference(golden: GoldenFile) -> None:
     assert weight_keys
     for key in weight_keys:
         sigma_rel = float(key.split("sigma")[1].split(".step")[0])
-        weights = synthesis_weights(steps, golden["solve.gamma_f32"].tolist(), max(steps), gamma_of(sigma_rel))
+        weights, _ = synthesis_weights(steps, golden["solve.gamma_f32"].tolist(), max(steps), gamma_of(sigma_rel))
         np.testing.assert_allclose(weights, golden.array(key), atol=1e-4)
 
 
@@ -82,6 +83,6 @@ def test_synthesised_averages_equal_the_reference(golden: GoldenFile) -> None:
         assert keys
         for key in keys:
             sigma_rel, _, step = key.removeprefix(prefix).partition(".step")
-            made = synthesise(snapshots, float(sigma_rel), None if step == "None" else int(step))
+            made = synthesised(snapshots, float(sigma_rel), None if step == "None" else int(step))
             actual = torch.cat((made["w"], made["b"], made["frozen"]))
             assert (actual - golden[key]).abs().max() <= 1e-4

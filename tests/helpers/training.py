@@ -1,5 +1,6 @@
 """Small real training runs: the tiny network on a synthetic feature set of one-second clips."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dmma_core.training.configs import (
     ScheduleConfig,
     ValidationConfig,
 )
+from dmma_core.training.ema import EmaSnapshot, add_up, solve_synthesis
 from dmma_core.training.latent_statistics import latent_statistics
 from dmma_core.training.workers import Workers
 
@@ -48,3 +50,10 @@ def small_plan(folder: Path, store: FeatureStore, depth: str = "off", arm: str =
         ema=EmaConfig(snapshot_every=2),
         validation=ValidationConfig(num_times=2, batch_size=3),
     )
+
+
+def synthesised(snapshots: Sequence[EmaSnapshot], sigma_rel: float, step: int | None = None) -> dict[str, torch.Tensor]:
+    """The average of length `sigma_rel` at `step` (default: the last snapshot's)."""
+    steps = [snapshot.step for snapshot in snapshots]
+    synthesis = solve_synthesis(steps, list(snapshots[0].averages), sigma_rel, step or max(steps))
+    return add_up(snapshots, [synthesis])[0]

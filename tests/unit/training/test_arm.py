@@ -24,11 +24,11 @@ from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import EMA, MODEL, RunFolder
 from dmma_core.storage.tensor_files import read_tensors
 from dmma_core.training.arm import ArmPlan, check_features, new_state, train_arm
-from dmma_core.training.checkpoint import STATE, read_snapshots
-from dmma_core.training.ema import synthesise
+from dmma_core.training.checkpoint import STATE
+from dmma_core.training.snapshots import read_snapshot, snapshot_steps
 from dmma_core.training.workers import Workers
 from helpers.features import write_feature_set
-from helpers.training import ALONE, small_plan
+from helpers.training import ALONE, small_plan, synthesised
 
 TIMES = ("wall_s", "unix_s", "train/samples_per_s", "train/data_wait_percent")
 
@@ -153,8 +153,8 @@ def test_divergence_is_a_sentence_and_keeps_the_checkpoint(store: FeatureStore, 
 def test_keeps_the_newest_checkpoints_and_every_snapshot(straight: ArmPlan) -> None:
     folder = RunFolder(straight.run_uri)
     assert folder.complete_steps() == [6, 7]
-    assert [snapshot.step for snapshot in read_snapshots(folder, 7)] == [2, 4, 6]
-    assert [snapshot.step for snapshot in read_snapshots(folder, 5)] == [2, 4]
+    assert snapshot_steps(folder, 7) == [2, 4, 6]
+    assert snapshot_steps(folder, 5) == [2, 4]
 
 
 def test_copies_made_by_hand_are_left_alone(store: FeatureStore, tmp_path: Path) -> None:
@@ -168,13 +168,13 @@ def test_copies_made_by_hand_are_left_alone(store: FeatureStore, tmp_path: Path)
     shutil.copy(snapshot, snapshot.with_stem("step=000000002-copy"))
     assert train_arm(replace(plan, loop=replace(plan.loop, num_steps=4, keep_checkpoints=1)), ALONE)
     assert folder.complete_steps() == [4]
-    assert [snapshot.step for snapshot in read_snapshots(folder, 4)] == [2, 4]
+    assert snapshot_steps(folder, 4) == [2, 4]
     assert all(copy.is_dir() for copy in copies)
 
 
 def test_another_average_can_be_made_afterwards(straight: ArmPlan) -> None:
     folder = RunFolder(straight.run_uri)
-    made = synthesise(read_snapshots(folder, 6), sigma_rel=0.05)
+    made = synthesised([read_snapshot(folder, step) for step in snapshot_steps(folder, 6)], sigma_rel=0.05)
     averaged = folder.checkpoint(6).read(EMA)
     for key, value in made.items():
         torch.testing.assert_close(value, averaged[key], atol=1e-4, rtol=0)

@@ -1,11 +1,13 @@
 """Averages while training: snapshots, going on, synthesis of what was tracked."""
 
+import numpy as np
 import pytest
 import torch
 
 from dmma_core.errors import CheckpointError, ConfigError
 from dmma_core.training.configs import EmaConfig
-from dmma_core.training.ema import EmaSnapshot, PostHocEma, gamma_of, synthesise
+from dmma_core.training.ema import EmaSnapshot, PostHocEma, gamma_of, solve_synthesis
+from helpers.training import synthesised
 
 
 def walk(ema: PostHocEma, steps: int, seed: int = 0) -> list[EmaSnapshot]:
@@ -36,14 +38,14 @@ def test_synthesis_gives_back_what_was_tracked() -> None:
     snapshots = walk(PostHocEma({"w": torch.zeros(3)}), 60)[9::10]
     for sigma_rel in (0.05, 0.1):
         torch.testing.assert_close(
-            synthesise(snapshots, sigma_rel)["w"], snapshots[-1].averages[sigma_rel]["w"], atol=1e-4, rtol=0
+            synthesised(snapshots, sigma_rel)["w"], snapshots[-1].averages[sigma_rel]["w"], atol=1e-4, rtol=0
         )
 
 
 def test_synthesis_of_another_length_is_near_one_tracked_directly() -> None:
     snapshots = walk(PostHocEma({"w": torch.zeros(3)}), 400)[19::20]
     direct = walk(PostHocEma({"w": torch.zeros(3)}, (0.08,)), 400)[-1].averages[0.08]["w"]
-    made = synthesise(snapshots, 0.08)["w"]
+    made = synthesised(snapshots, 0.08)["w"]
     spread = (snapshots[-1].averages[0.05]["w"] - snapshots[-1].averages[0.1]["w"]).abs().max()
     assert (made - direct).abs().max() < 0.05 * spread
 
@@ -63,5 +65,29 @@ def test_other_lengths_are_refused() -> None:
     snapshot = walk(PostHocEma({"w": torch.zeros(3)}, (0.05, 0.2)), 2)[-1]
     with pytest.raises(CheckpointError, match="lengths"):
         PostHocEma({"w": torch.zeros(3)}).restore(snapshot)
-    with pytest.raises(ConfigError, match="EMA length"):
-        EmaConfig(sigma_rel=0.5)
+    with pytest.raises(ConfigError, match=r"length sigma_rel of an average is 0\.5"):
+        EmaConfig(tracked_sigma_rel=(0.05, 0.5))
+    with pytest.raises(
+        ConfigError, match=r"0\.08, which is not tracked while training \(0\.05, 0\.1 are\).*weights average"
+    ):
+        EmaConfig(sigma_rel=0.08)
+    for tracked in ((), (0.05, 0.05)):
+        with pytest.raises(ConfigError, match="one or more different numbers"):
+            EmaConfig(tracked_sigma_rel=tracked)
+
+
+def test_the_misfit_tells_what_snapshots_can_give() -> None:
+    """Against the distance of the summed profile from the wanted one on a fine grid of times."""
+    steps, tracked, end = list(range(100, 1300, 100)), [0.05, 0.1], 1200
+    times = (np.arange(200_000) + 0.5) / 200_000 * end
+
+    def profile(step: int, sigma_rel: float) -> np.ndarray:
+        gamma = gamma_of(sigma_rel)
+        return np.where(times <= step, (gamma + 1) / step * (times / step) ** gamma, 0.0)
+
+    for sigma_rel in (0.02, 0.05, 0.08, 0.25):
+        synthesis = solve_synthesis(steps, tracked, sigma_rel, end)
+        made = sum(weight * profile(*pair) for pair, weight in synthesis.weights.items())
+        wanted = profile(end, sigma_rel)
+        expected = np.sqrt(((made - wanted) ** 2).sum() / (wanted**2).sum())
+        assert synthesis.misfit == pytest.approx(expected, rel=1e-2, abs=1e-4)
