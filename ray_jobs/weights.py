@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dmma_core.errors import DmmaError
+from dmma_core.errors import ConfigError, DmmaError
 from dmma_core.log import setup_logging
 from dmma_core.storage import paths, weights
 from dmma_core.storage.run_folder import RunFolder
@@ -28,6 +28,7 @@ and MiDaS are fetched once into a cache folder (DMMA_CACHE, or ~/.cache/dmma/wei
   dmma weights where mmaudio_small_44k                 its path, for scripts
   dmma weights import mmaudio_small_44k                a run, runs/mmaudio_small_44k, to generate with and train from
   dmma weights export runs/mine/baseline mine.pth      a network trained here, for MMAudio's own code
+  dmma weights average runs/mine/baseline --sigma-rel 0.03 0.08   runs with averages of other lengths of its training
 
 Machines without internet: fetch elsewhere, copy the cache folder, and set DMMA_CACHE or give --mirror.
 Weights under CC-BY-NC-4.0 may not be used commercially."""
@@ -145,11 +146,29 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _average(arguments: argparse.Namespace) -> int:
+    from dmma_core.training.snapshots import average_afterwards, length_name
+
+    lengths = list(dict.fromkeys(arguments.sigma_rel))
+    if arguments.run and len(lengths) > 1:
+        raise ConfigError("--run names one folder for several averages.", remedy="Give one --sigma-rel, or no --run.")
+    folders = [RunFolder(arguments.run or f"{arguments.run_uri.rstrip('/')}-{length_name(at)}") for at in lengths]
+    written = average_afterwards(RunFolder(arguments.run_uri), lengths, folders, arguments.step)
+    for folder, checkpoint in zip(folders, written, strict=True):
+        ema = checkpoint.record["ema"]
+        print(
+            f"{folder.uri} holds the average of sigma_rel {ema['sigma_rel']:g} at step {checkpoint.step}, "
+            f"snapshots: {len(ema['snapshots'])}, profile met to {1 - ema['misfit']:.1%}."
+        )
+    print(f'Next: dmma generate clip.mp4 --run {folders[0].uri} --prompt "…", or evaluate it as any run.')
+    return 0
+
+
 def arguments_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dmma weights", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(metavar="list|fetch|verify|where|import|export", required=True)
+    commands = parser.add_subparsers(metavar="list|fetch|verify|where|import|export|average", required=True)
     commands.add_parser("list", help="all published files, and which are here").set_defaults(command=_list)
     for name, command, summary in (
         ("fetch", _fetch, "bring files into the cache, with resume, and compare their sha256"),
@@ -165,6 +184,7 @@ def arguments_parser() -> argparse.ArgumentParser:
             sub.add_argument("--offline", action="store_true", help="fetch nothing; fail where a file is absent")
     _add_import(commands)
     _add_export(commands)
+    _add_average(commands)
     return parser
 
 
@@ -184,6 +204,18 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     sub.add_argument("run_uri", metavar="RUN", help="a run without depth, or with DeepMMAudio's form of it")
     sub.add_argument("file", metavar="FILE", help="a .pth file, or .safetensors")
     sub.set_defaults(command=_export)
+
+
+def _add_average(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "make runs of averages of other lengths from the snapshots of a training run"
+    sub = commands.add_parser("average", help=summary, description=summary)
+    sub.add_argument("run_uri", metavar="RUN", help="a training run, one arm of a comparison")
+    sub.add_argument(
+        "--sigma-rel", type=float, nargs="+", required=True, metavar="S", help="lengths, relative to the training's"
+    )
+    sub.add_argument("--step", type=int, metavar="N", help="step of a snapshot (default: the newest)")
+    sub.add_argument("--run", metavar="URI", help="folder of the new run (default: RUN-sigmaS)")
+    sub.set_defaults(command=_average)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Averages of other lengths, made of a finished run's snapshots."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dmma_core.training.snapshots import average_afterwards, read_snapshot, snap
 from dmma_core.training.start import network_from, require_start
 from helpers.features import write_feature_set
 from helpers.training import ALONE, small_plan, synthesised
+from ray_jobs.weights import main
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,16 @@ def test_another_run_is_never_written_into(plan: ArmPlan, tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match="holds a network alone"):
         train_arm(replace(plan, run_uri=folder.uri), ALONE)
     assert len(list(tmp_path.rglob(MARKER))) == 1
+
+
+def test_the_command(plan: ArmPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "mine"
+    shutil.copytree(plan.run_uri, copy)
+    assert main(["average", f"{copy}/", "--sigma-rel", "0.05", "0.08", "--step", "12"]) == 0
+    assert f"{copy}-sigma0.08 holds the average of sigma_rel 0.08 at step 12, snapshots: 6" in capsys.readouterr().out
+    assert [RunFolder(f"{copy}-sigma{length}").checkpoint().step for length in ("0.05", "0.08")] == [12, 12]
+    assert main(["average", str(copy), "--sigma-rel", "0.09", "--run", str(tmp_path / "other")]) == 0
+    assert RunFolder(str(tmp_path / "other")).checkpoint().step == 16
+    capsys.readouterr()
+    assert main(["average", str(copy), "--sigma-rel", "0.05", "0.08", "--run", str(tmp_path / "other")]) != 0
+    assert "Give one --sigma-rel, or no --run" in capsys.readouterr().err
