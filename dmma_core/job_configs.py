@@ -50,15 +50,16 @@ class CleanConfig:
 class ExtractConfig:
     """A manifest becomes a feature set. Clips are stored `clips_per_shard` a file and encoded `clips_per_batch` at once.
 
-    `bundle` is "tiny", "mmaudio_16k" or "mmaudio_44k", with options behind it: mmaudio_44k+per_clip+half. `weights` maps a
-    role of the bundle ("clip", "depth", …) to a file that replaces its own. `decoder` is "pyav" or "decord".
+    `bundle` is "tiny", "mmaudio_16k" or "mmaudio_44k", with options behind it: mmaudio_44k+per_clip+half. `encoder_weights`
+    maps a role of the bundle ("clip", "depth", "synchformer", "vae", "vocoder") to a local file that replaces its own; give
+    `dmma generate` and `dmma weights import` the same. `decoder` is "pyav" or "decord".
     `num_encoders` absent means one per GPU (per `gpus_per_encoder` of one), or one per core where there is no GPU.
     """
 
     manifest_uri: str = "manifest/demo"
     out_uri: str = "features/demo"
     bundle: str = "tiny"
-    weights: dict[str, str] = field(default_factory=dict)
+    encoder_weights: dict[str, str] = field(default_factory=dict)
     decoder: str = "pyav"
     clips_per_shard: int = 256
     clips_per_batch: int = 4
@@ -171,14 +172,16 @@ class UiConfig:
 class GenerateConfig:
     """`video` (a single file, with `prompt` and `start_s`) or `features_uri` and `split`; one of the two.
 
-    `weights` is "ema" or "model"; `step` a checkpoint's step, newest if absent; `max_clips` limits a split. `out_uri` is by
-    default generated/<run>@<step>. `audio_format` is "flac" or "wav"; `with_video` puts the sound under the picture too.
+    `weights` is "ema" or "model"; `step` a checkpoint's step, newest if absent; `max_clips` limits a split.
+    `encoder_weights` are those that `dmma extract` was given, and a vocoder of one's own. `out_uri` is by default
+    generated/<run>@<step>. `audio_format` is "flac" or "wav"; `with_video` puts the sound under the picture too.
     `device` is "auto" (a GPU if there is one), "cpu" or "cuda".
     """
 
     run_uri: str = "runs/demo/depth"
     step: int | None = None
     weights: str = "ema"
+    encoder_weights: dict[str, str] = field(default_factory=dict)
     video: str = ""
     prompt: str = ""
     start_s: float = 0.0

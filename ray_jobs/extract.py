@@ -188,7 +188,7 @@ def _loader(config: ExtractConfig, duration_s: float, device: str) -> LoadBundle
         config.bundle,
         duration_s,
         device,
-        weights={role: paths.absolute(uri) for role, uri in config.weights.items()},
+        weights={role: paths.absolute(file) for role, file in config.encoder_weights.items()},
         with_vocoder=False,
     )
 

@@ -56,7 +56,8 @@ def _maker(config: GenerateConfig) -> SoundMaker:
         raise ConfigError(
             "Give either a video or features_uri.", remedy="For example: dmma generate clip.mp4 --run RUN."
         )
-    return SoundMaker(RunFolder(paths.absolute(config.run_uri)).checkpoint(config.step), config.weights, config.device)
+    checkpoint = RunFolder(paths.absolute(config.run_uri)).checkpoint(config.step)
+    return SoundMaker(checkpoint, config.weights, config.device, config.encoder_weights)
 
 
 def _inputs(config: GenerateConfig, maker: SoundMaker) -> tuple[list[Clip], Rows, dict[str, Any]]:

@@ -159,8 +159,9 @@ def refuse_lost_places(config: Any) -> None:
     """
     if not any(part.startswith("_ray_pkg_") for part in Path.cwd().parts):
         return
-    for name in (f.name for f in fields(config) if f.name.endswith("_uri") or f.name in _PLACES):
-        value = getattr(config, name)
+    places = {f.name: getattr(config, f.name) for f in fields(config) if f.name.endswith("_uri") or f.name in _PLACES}
+    places |= {f"encoder_weights.{role}": file for role, file in getattr(config, "encoder_weights", {}).items()}
+    for name, value in places.items():
         is_lost = value is not None and not (paths.is_remote(value) or value.startswith(("/", "~", "file://")))
         if is_lost and (value or name == "out_uri"):
             raise ConfigError(

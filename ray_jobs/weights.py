@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dmma_core.errors import ConfigError, DmmaError
-from dmma_core.log import setup_logging
+from dmma_core.log import setup_logging, size_text
 from dmma_core.storage import paths, weights
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.storage.state_dicts import read_state_dict, write_state_dict
@@ -74,15 +74,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _row(here: str, name: str, name_width: int, files: Sequence[str], remark: str) -> str:
     """One entry: whether it is here, its name, the size of its files together, and a remark that wraps under itself."""
-    start = f"  {here:<4}  {name:<{name_width}}  {_size(sum(weights.REGISTRY[file].size_bytes for file in files)):>7}  "
+    start = f"  {here:<4}  {name:<{name_width}}  {size_text(sum(weights.REGISTRY[file].size_bytes for file in files)):>7}  "
     width = max(len(start) + _MIN_REMARK_WIDTH, shutil.get_terminal_size().columns)
     return textwrap.fill(remark, width, initial_indent=start, subsequent_indent=" " * len(start))
-
-
-def _size(num_bytes: int) -> str:
-    if num_bytes >= 1e9:
-        return f"{num_bytes / 1e9:.1f} GB"
-    return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
@@ -130,10 +124,12 @@ def _import(arguments: argparse.Namespace) -> int:
     sha256 = weights.verify(name) if known else paths.sha256_of(path)
     run = RunFolder(arguments.run or paths.join("runs", name if known else Path(name).stem))
     paths.check_writable(run.uri)
-    bundle = load_bundle(arguments.bundle or bundle_of_published(state), arguments.duration, with_vocoder=False)
+    name_of_bundle = arguments.bundle or bundle_of_published(state)
+    bundle = load_bundle(name_of_bundle, arguments.duration, weights=dict(arguments.encoder), with_vocoder=False)
     import_published(state, bundle.schema, run, {"file": Path(path).name, "sha256": sha256})
     print(f"{run.uri} holds {name} for clips of {arguments.duration:g} s with the encoders {bundle.schema.bundle}.")
-    print(f'Next: dmma generate clip.mp4 --run {run.uri} --prompt "…", or dmma train … init_uri={run.uri}')
+    own = "".join(f" encoder_weights.{role}={file}" for role, file in arguments.encoder)
+    print(f'Next: dmma generate clip.mp4 --run {run.uri} --prompt "…"{own}, or dmma train … init_uri={run.uri}')
     return 0
 
 
@@ -195,7 +191,22 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     sub.add_argument("--run", metavar="URI", help="folder of the run (default: runs/NAME)")
     sub.add_argument("--duration", type=float, default=8.0, metavar="S", help="seconds of a clip (default: 8)")
     sub.add_argument("--bundle", metavar="NAME", help="encoders (default: those that the network was trained with)")
+    sub.add_argument(
+        "--encoder",
+        metavar="ROLE=FILE",
+        action="append",
+        default=[],
+        type=_role_and_file,
+        help="a file that replaces that of the bundle's clip, depth, synchformer or vae; may be given again",
+    )
     sub.set_defaults(command=_import)
+
+
+def _role_and_file(text: str) -> tuple[str, str]:
+    role, _, file = text.partition("=")
+    if not (role and file):
+        raise argparse.ArgumentTypeError(f"{text!r} is not ROLE=FILE, for example vae=my_vae.pth")
+    return role, file
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -81,7 +81,7 @@ class FeatureSchema:
         if differing := sorted(key for key in mine if mine[key] != others[key]):
             raise SchemaError(
                 f"The features at {where} were made by another encoder bundle: {', '.join(differing)} differ.",
-                remedy="Extract both feature sets with the same bundle, or give only one of them.",
+                remedy="Use the same bundle, with the same encoder_weights, as there.",
             )
 
 

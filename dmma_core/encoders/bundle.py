@@ -170,13 +170,13 @@ def load_bundle(
 ) -> Bundle:
     """Build the bundle of the full name `name` (see `bundle_options`) for clips of `duration_s` on `device`.
 
-    `weights` maps a role ("clip", "depth", "synchformer", "vae", "vocoder") to a file that replaces the registered one.
+    `weights` maps a role ("clip", "depth", "synchformer", "vae", "vocoder") to a local file that replaces the registered one.
     Extraction needs no vocoder, which the published codecs decode with.
     Raises ConfigError for an unknown name, option or role and WeightsError where weights are missing or do not fit: there is
     no fall-back to random weights.
     """
     options = parse_bundle_name(name)
-    files = dict(weights or {})
+    files = {role: paths.absolute(file) for role, file in (weights or {}).items()}
     roles = ("clip", "depth") if options.bundle == "tiny" else _ROLES
     if unknown := sorted(set(files) - set(roles)):
         raise ConfigError(

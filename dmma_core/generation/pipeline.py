@@ -35,17 +35,27 @@ log = logging.getLogger(__name__)
 class SoundMaker:
     """A network of one checkpoint together with the encoder bundle its features come from.
 
-    `weights` chooses the averaged network ("ema") or the last one ("model"). Raises CheckpointError where the
-    checkpoint's encoders are not the ones that this installation has.
+    `weights` chooses the averaged network ("ema") or the last one ("model"). `encoder_weights` are files that replace
+    the bundle's own (see `load_bundle`). Raises SchemaError where these are not the encoders of the checkpoint's features.
     """
 
-    def __init__(self, checkpoint: Checkpoint, weights: str = "ema", device: str = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        weights: str = "ema",
+        device: str = "auto",
+        encoder_weights: Mapping[str, str] | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self.device = device_named(device)
         self.schema = FeatureSchema.from_dict(checkpoint.record["features"])
         self.bundle: EncoderBundle = load_bundle(
-            self.schema.bundle, duration_s=self.schema.duration_s, device=str(self.device)
+            self.schema.bundle,
+            duration_s=self.schema.duration_s,
+            device=str(self.device),
+            weights=encoder_weights,
         )
+        self.own_vocoder = (encoder_weights or {}).get("vocoder")
         self.bundle.schema.require_equal(self.schema, checkpoint.uri)
         config = config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri)
         self.model = MMDiT(config)
@@ -153,6 +163,8 @@ class GenerationFolder:
 def generation_plan(maker: SoundMaker, how: SamplingConfig, weights: str, **source: object) -> dict[str, object]:
     """Everything that decides the sounds of a folder, as plain JSON values."""
     record = maker.checkpoint.record
+    # Features tell the other encoders; the vocoder makes none of them.
+    own = {"vocoder_sha256": paths.sha256_of(maker.own_vocoder)} if maker.own_vocoder else {}
     return {
         "checkpoint_uri": maker.checkpoint.uri,
         "checkpoint_sha256": record["files"][f"{weights}.safetensors"],
@@ -163,6 +175,7 @@ def generation_plan(maker: SoundMaker, how: SamplingConfig, weights: str, **sour
         "bundle": maker.schema.bundle,
         "sample_rate_hz": maker.schema.sample_rate_hz,
         "duration_s": maker.schema.duration_s,
+        **own,
         **source,
     }
 

@@ -8,6 +8,8 @@ import torch
 
 from dmma_core.config_loading import config_to_dict
 from dmma_core.encoders.bundle import load_bundle
+from dmma_core.encoders.clip import tiny_clip
+from dmma_core.encoders.loading import fill_with_random_weights
 from dmma_core.models.mmdit import MMDiT
 from dmma_core.models.presets import config_for_features, initialise
 from dmma_core.storage import media, paths
@@ -22,8 +24,12 @@ FPS, RATE_HZ = 25, 16_000
 @pytest.fixture(scope="module")
 def run_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run whose only checkpoint holds a random network."""
-    folder = RunFolder(str(tmp_path_factory.mktemp("runs") / "random-depth"))
-    schema = load_bundle("tiny", DURATION_S).schema
+    return write_run(tmp_path_factory.mktemp("runs") / "random-depth", {})
+
+
+def write_run(path: Path, encoder_weights: dict[str, str]) -> str:
+    folder = RunFolder(str(path))
+    schema = load_bundle("tiny", DURATION_S, weights=encoder_weights).schema
     model = MMDiT(config_for_features("tiny", schema, "both"))
     initialise(model, seed=0)
     channels = model.config.latent_width
@@ -70,6 +76,19 @@ def test_one_video_from_its_middle_and_every_prompt_beside_the_others(run_uri: s
         for uri, start_s in ((video, 0.5), (str(bell / "moving.mp4"), 0.0))
     )
     assert np.array_equal(source, muxed)
+
+
+def test_a_run_on_encoders_of_ones_own_is_generated_with_them(
+    video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = fill_with_random_weights(tiny_clip(), "own")
+    write_tensors(str(tmp_path / "clip.safetensors"), clip.model.state_dict())
+    run_uri = write_run(tmp_path / "random-depth", {"clip": str(tmp_path / "clip.safetensors")})
+    settings = [video, "--run", run_uri, "sampling.num_steps=1"]
+    assert generate.JOB.main(settings) != 0
+    assert "encoders differ. Use the same bundle, with the same encoder_weights" in capsys.readouterr().err
+    assert generate.JOB.main([*settings, f"encoder_weights.clip={tmp_path}/clip.safetensors"]) == 0
+    assert len(_made("*/*.flac")) == 1
 
 
 def test_settings_that_cannot_work_are_sentences(run_uri: str, video: str, capsys: pytest.CaptureFixture[str]) -> None:

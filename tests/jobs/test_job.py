@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmma_core.errors import StorageError
-from ray_jobs import cli
+from ray_jobs import cli, generate
 from ray_jobs.job import Job
 
 
@@ -133,6 +133,9 @@ def test_a_submitted_job_refuses_paths_in_its_temporary_copy(
     for lost in ("out_uri=", "out_uri=features/x"):
         assert echo_job().main([lost]) == 2
         assert "absolute path" in capsys.readouterr().err
+    places = ["--run", "/run", "/clip.mp4", "out_uri=/out"]
+    assert generate.JOB.main([*places, "encoder_weights.vae=x.pth"]) == 2
+    assert "encoder_weights.vae is 'x.pth'" in capsys.readouterr().err
     for kept in ("/features", "gs://bucket/features", "file:///features"):
         assert echo_job().main([f"out_uri={kept}"]) == 0
 

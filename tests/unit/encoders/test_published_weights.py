@@ -233,6 +233,25 @@ def test_every_loader_answers_a_bad_file_with_one_sentence(
 
 
 @pytest.mark.parametrize(
+    ("encoder", "sentence"),
+    [("clip=absent.safetensors", "absent.safetensors are missing"), ("vae=x", "takes no weights for 'vae'")],
+)
+def test_an_import_takes_files_in_place_of_the_encoders(
+    encoder: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(vae(), tmp_path / "x.safetensors")
+    flags = ["--run", str(tmp_path / "run"), "--bundle", "tiny", "--encoder", encoder]
+    assert main(["import", str(tmp_path / "x.safetensors"), *flags]) != 0
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_encoder_without_a_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["import", "mmaudio_small_16k", "--encoder", "vae"])
+    assert "'vae' is not ROLE=FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("filename", "damage"),
     [*DAMAGES.values(), ("x.safetensors", lambda path: save_file(vae(), path))],
     ids=[*DAMAGES, "another network"],
