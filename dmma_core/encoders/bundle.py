@@ -33,6 +33,7 @@ from dmma_core.models.audio_codec.codec import AudioCodec
 from dmma_core.models.audio_codec.mmaudio_codec import MMAudioCodec
 from dmma_core.models.audio_codec.spectral import SpectralCodec
 from dmma_core.models.products import use_linear
+from dmma_core.storage import paths
 from dmma_core.storage.media import DecodedClip, FrameRequest
 from dmma_core.storage.state_dicts import read_state_dict
 from dmma_core.storage.weights import path_of
