@@ -1,4 +1,4 @@
-"""Logging and progress. Set up once by the command line; libraries only call `logging.getLogger(__name__)`."""
+"""Logging, progress and sizes for people. Set up once by the command line; libraries only call `logging.getLogger(__name__)`."""
 
 import logging
 import sys
@@ -22,6 +22,13 @@ def setup_logging(verbose: bool = False) -> None:
     )
     for room in ("dmma_core", "ray_jobs", "__main__"):  # the last is the job of `python -m ray_jobs.<job>`
         logging.getLogger(room).setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def size_text(num_bytes: int) -> str:
+    """A size in decimal units: 7.3 GB, 12 MB, 4.2 kB."""
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:.1f} GB"
+    return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"
 
 
 class Progress:

@@ -12,12 +12,13 @@ from dmma_core.config_loading import config_to_dict, config_to_yaml
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.errors import TrainingError
 from dmma_core.job_configs import TrainConfig
+from dmma_core.log import size_text
 from dmma_core.models.presets import config_for_features, parameter_count
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
 from dmma_core.training.latent_statistics import LatentStatistics, stored_latent_statistics
-from dmma_core.training.start import require_start
+from dmma_core.training.start import find_start, require_start
 from ray_jobs.arms import Resources, stop_on_signal, train_arms
 from ray_jobs.job import Job
 from ray_jobs.reporting import Comparison, Uploader, require_tracking_server, tracking_uri_for, without_password
@@ -48,9 +49,11 @@ def plan(config: TrainConfig) -> Sequence[str]:
         start = f"with the weights of {arm.start.uri}" if arm.start else "from the start"
         start = f"from step {checkpoint.step} on" if checkpoint else start
         count = parameter_count(arm.model)[1]
-        lines.append(
-            f"Arm {arm.arm}: {config.preset}, depth {arm.model.depth}, {count:,} trainable parameters, {start}."
-        )
+        checkpoints, snapshots = map(size_text, arm.bytes_to_keep())
+        lines += [
+            f"Arm {arm.arm}: {config.preset}, depth {arm.model.depth}, {count:,} trainable parameters, {start}.",
+            f"A whole run of it fills up to {checkpoints} with checkpoints and {snapshots} with snapshots of averages.",
+        ]
     return lines
 
 
@@ -65,6 +68,9 @@ def run(config: TrainConfig) -> None:
     for arm in plans:
         if checkpoint := newest_checkpoint(RunFolder(arm.run_uri)):
             _log.info("%s has been trained up to step %d.", arm.arm, checkpoint.step)
+            if _is_finished(arm, store) and checkpoint.record["ema"]["sigma_rel"] != arm.ema.sigma_rel:
+                wanted = f"dmma weights average {arm.run_uri} --sigma-rel {arm.ema.sigma_rel:g}"
+                _log.info("It holds the average of another ema.sigma_rel; `%s` makes the one given now.", wanted)
     plans = [arm for arm in plans if not _is_finished(arm, store)]
     if not plans:
         _log.info("Nothing is left to do.")
@@ -93,9 +99,9 @@ def run(config: TrainConfig) -> None:
 def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatistics | None) -> list[ArmPlan]:
     """The plans of the chosen arms, in name order. They differ in their network alone.
 
-    Raises DmmaError where an arm cannot start from the weights of `init_uri`.
+    Raises DmmaError where an arm cannot start from the weights of `init_uri`. One that has a checkpoint of its own does
+    not start any more, so that the run of `init_uri` may then train on or be deleted.
     """
-    start = RunFolder(paths.absolute(config.init_uri)).checkpoint() if config.init_uri else None
     plans = [
         ArmPlan(
             arm=name,
@@ -103,7 +109,7 @@ def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatis
             features_uri=config.features_uri,
             stop_uri=paths.join(config.run_uri, "STOP"),
             model=config_for_features(config.preset, store.schema, arm.depth, arm.fusion),
-            start=start,
+            start=None,
             statistics=statistics,
             seed=config.seed,
             loop=config.loop,
@@ -115,10 +121,19 @@ def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatis
         )
         for name, arm in sorted(config.chosen_arms().items())
     ]
-    if start:
-        for plan in plans:
-            require_start(start, plan.model, store.schema)
-    return plans
+    if not config.init_uri:
+        return plans
+    begun_with = {
+        name: checkpoint.record.get("start_sha256", "")
+        for name in config.arms
+        if (checkpoint := newest_checkpoint(RunFolder(paths.join(config.run_uri, name))))
+    }
+    if all(begun_with.get(plan.arm) for plan in plans):
+        return [replace(plan, begun_with=begun_with[plan.arm]) for plan in plans]
+    start = find_start(RunFolder(paths.absolute(config.init_uri)), config.init_step, set(begun_with.values()) - {""})
+    for plan in plans:
+        require_start(start, plan.model, store.schema)
+    return [replace(plan, start=start) for plan in plans]
 
 
 def _parameters(config: TrainConfig, arm: ArmPlan) -> dict[str, object]:

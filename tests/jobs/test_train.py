@@ -87,9 +87,14 @@ def test_both_arms_train_and_go_on(trained: Path) -> None:
     assert records["baseline"]["features_fingerprint"] == records["depth"]["features_fingerprint"]
 
 
-def test_a_finished_run_is_left_as_it_is(trained: Path, store: FeatureStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_run_is_left_as_it_is(
+    trained: Path, store: FeatureStore, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
     assert train.JOB.main(settings(store, trained, 4)) == 0
+    assert "weights average" not in capsys.readouterr().err
+    assert train.JOB.main(settings(store, trained, 4, "ema.sigma_rel=0.1")) == 0
+    assert f"`dmma weights average {trained}/depth --sigma-rel 0.1` makes the one given now" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")} == before
 
 

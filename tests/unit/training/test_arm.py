@@ -157,6 +157,17 @@ def test_keeps_the_newest_checkpoints_and_every_snapshot(straight: ArmPlan) -> N
     assert snapshot_steps(folder, 5) == [2, 4]
 
 
+def test_the_space_of_a_run_is_known_before(straight: ArmPlan, store: FeatureStore, tmp_path: Path) -> None:
+    """The rest is headers and JSON, a larger part of a network as small as this one."""
+    small = small_plan(tmp_path, store, num_steps=1)
+    assert train_arm(small, ALONE)
+    for plan, kept in ((straight, 2 / 3), (small, 1)):
+        expected = (kept * plan.bytes_to_keep()[0], plan.bytes_to_keep()[1])
+        for folder, num_bytes in zip(("checkpoints", "ema_snapshots"), expected, strict=True):
+            files = list(Path(plan.run_uri, folder).rglob("*.safetensors"))
+            assert sum(path.stat().st_size for path in files) == pytest.approx(num_bytes, rel=0.15)
+
+
 def test_copies_made_by_hand_are_left_alone(store: FeatureStore, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, store, num_steps=2)
     assert train_arm(plan, ALONE)
