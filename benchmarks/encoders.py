@@ -10,10 +10,9 @@ import argparse
 import statistics
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.measure import Clock, clock_of, figure, median_ratio, require_equal, timed_in_turns, timing_options
 from dmma_core.encoders import clip as clip_module
@@ -29,9 +28,6 @@ from dmma_core.encoders.synchformer import (
     SynchformerEncoder,
     tiny_random_synchformer,
 )
-from dmma_core.models.products import use_linear
-
-Encoder = TypeVar("Encoder", bound=nn.Module)
 
 TINY_FRAMES = 32
 DPT_TOLERANCE = 1e-3  # as for the published DPT
@@ -43,20 +39,14 @@ def random_frames(num_frames: int, side: int) -> Tensor:
     return torch.randint(0, 256, (num_frames, side, side, 3), dtype=torch.uint8, generator=generator)
 
 
-def as_extracted(encoder: Encoder) -> Encoder:
-    """As `load_bundle` hands encoders out."""
-    use_linear(encoder)
-    return encoder.eval()
-
-
 def full_depth() -> DepthEncoder:
     network = fill_with_random_weights(Dpt(DPT_HYBRID_384), "benchmark")
     config = DepthConfig(DPT_HYBRID_384.name, network.image_size, network.size_multiple)
-    return as_extracted(DepthEncoder(config, network))
+    return DepthEncoder(config, network).eval()
 
 
 def full_synchformer() -> SynchformerEncoder:
-    return as_extracted(fill_with_random_weights(SynchformerEncoder(SYNCHFORMER), "benchmark"))
+    return fill_with_random_weights(SynchformerEncoder(SYNCHFORMER), "benchmark").eval()
 
 
 def full_clip() -> ClipEncoder:
@@ -64,7 +54,7 @@ def full_clip() -> ClipEncoder:
         shapes = {name: value.shape for name, value in ClipEncoder(DFN5B_VIT_H_14_384).model.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
     state = {name: 0.02 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    return as_extracted(ClipEncoder.from_state(DFN5B_VIT_H_14_384, state, "the benchmark"))
+    return ClipEncoder.from_state(DFN5B_VIT_H_14_384, state, "the benchmark")
 
 
 def rate(name: str, run: Callable[[], object], count: int, unit: str, rounds: int, clock: Clock) -> None:

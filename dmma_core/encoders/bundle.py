@@ -32,7 +32,6 @@ from dmma_core.errors import ConfigError, WeightsError
 from dmma_core.models.audio_codec.codec import AudioCodec
 from dmma_core.models.audio_codec.mmaudio_codec import MMAudioCodec
 from dmma_core.models.audio_codec.spectral import SpectralCodec
-from dmma_core.models.products import use_linear
 from dmma_core.storage import paths
 from dmma_core.storage.media import DecodedClip, FrameRequest
 from dmma_core.storage.state_dicts import read_state_dict
@@ -189,7 +188,6 @@ def load_bundle(
     bundle = Bundle(options.name, duration_s, clip, load_depth(options, files.get("depth")), synchformer, codec)
     for part in (bundle.clip, bundle.depth, bundle.synchformer, bundle.codec):
         part.to(device).eval().requires_grad_(False)
-        use_linear(part)
     return bundle
 
 

@@ -6,7 +6,7 @@ its pictures; the tiny network gives it in 1/m.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from dmma_core.encoders.dpt import DPT_HYBRID_384, DPT_LARGE_384, TINY_DPT, Dpt
 from dmma_core.encoders.loading import fingerprint
 from dmma_core.encoders.midas_small import MidasSmall
 from dmma_core.errors import ConfigError
+from dmma_core.models.products import use_linear
 from dmma_core.storage.state_dicts import read_state_dict
 
 NORMALIZATIONS = ("per_frame", "per_clip", "raw_scaled")
@@ -37,6 +38,7 @@ MIDAS_VARIANTS: Mapping[str, Callable[[], Dpt | MidasSmall]] = {
     DPT_LARGE_384.name: partial(Dpt, DPT_LARGE_384),
     MidasSmall.name: MidasSmall,
 }
+_HALF = torch.bfloat16  # on every device, so that features do not depend on where they were made
 _VERSION = 1  # part of the fingerprint: to be raised whenever maps, pictures or scalars change
 _FLOOR = 1e-2  # smallest inverse depth told apart in logarithms: 100 m where the unit is 1/m
 _STILL_WEIGHT = 1e-4  # of pixels that are not nearer than usual, beside logarithms of about 0.1 to 2
@@ -48,7 +50,8 @@ class DepthConfig:
     """How frames go through a depth network, and how its maps become pictures.
 
     `raw_scale` is the inverse depth that `raw_scaled` shows as white, in the network's own unit. `size` and `size_multiple`
-    are those of the network's input; `resize` is MiDaS' "minimal" or "upper_bound".
+    are those of the network's input; `resize` is MiDaS' "minimal" or "upper_bound". `architecture` describes the network
+    where `name` does not. Half precision is bfloat16.
     """
 
     name: str
@@ -58,6 +61,7 @@ class DepthConfig:
     raw_scale: float | None = None
     resize: str = "minimal"
     half_precision: bool = False
+    architecture: str = ""
     frames_per_batch: int = 32
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ class DepthEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.network = network
+        use_linear(network)
         self.register_buffer("mean_C", torch.tensor(network.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std_C", torch.tensor(network.std).view(3, 1, 1), persistent=False)
 
@@ -103,7 +108,7 @@ class DepthEncoder(nn.Module):
         maps = []
         for chunk_THWC in torch.split(frames_THWC, self.config.frames_per_batch):
             pixels_BCHW = resize_like_midas(chunk_THWC.to(device), self.config)
-            with torch.autocast(device.type, self._half_dtype(device), enabled=self.config.half_precision):
+            with torch.autocast(device.type, _HALF, enabled=self.config.half_precision):
                 maps.append(self(pixels_BCHW).float())
         return torch.cat(maps)
 
@@ -111,20 +116,16 @@ class DepthEncoder(nn.Module):
         """Three-channel depth video [T, 3, side, side] in [0, 1] of ONE clip's maps [T, h, w], for CLIP."""
         return depth_pictures(normalized_depth(inverse_depth_THW, self.config), side)
 
-    def _half_dtype(self, device: torch.device) -> torch.dtype:
-        return torch.float16 if device.type == "cuda" else torch.bfloat16
-
     def fingerprint(self) -> str:
-        """Identity of network, weights and of everything here that changes a feature."""
-        config = self.config
-        settings = {
-            "version": _VERSION,
-            "normalization": config.normalization,
-            "raw_scale": config.raw_scale,
-            "scalars": SCALAR_NAMES,
-        }
-        sizes = {"name": config.name, "size": config.size, "resize": config.resize, "half": config.half_precision}
-        return fingerprint({**settings, **sizes}, self.network)
+        """Identity of network, weights and of everything here that changes a feature; the same on every device."""
+        settings = asdict(self.config)
+        del settings["frames_per_batch"]  # only the last bits depend on it
+        settings |= {"version": _VERSION, "scalars": SCALAR_NAMES, "half_precision": self._precision()}
+        settings |= {"mean": self.get_buffer("mean_C").tolist(), "std": self.get_buffer("std_C").tolist()}
+        return fingerprint(settings, self.network)
+
+    def _precision(self) -> str:
+        return str(_HALF if self.config.half_precision else torch.float32)
 
 
 def normalized_depth(inverse_depth_THW: Tensor, config: DepthConfig) -> Tensor:

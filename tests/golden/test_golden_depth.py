@@ -1,10 +1,11 @@
 """Depth networks, MiDaS' resize and the published depth video."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmma_core.encoders.depth import DepthConfig, DepthEncoder, midas_size, resize_like_midas
 from dmma_core.encoders.dpt import DPT_HYBRID_384, DPT_LARGE_384, Dpt
@@ -25,18 +26,14 @@ DPT_TOLERANCE = 1e-3  # relative to the largest value, as the reference data sta
 Network = Dpt | MidasSmall
 
 
-def _filled(network: Network, official: str, golden: GoldenFile) -> Network:
+def _encoder(network: Network, official: str, golden: GoldenFile) -> DepthEncoder:
+    """The network filled by the rule, in the encoder that extraction runs."""
     shapes = official_shapes(official)
     state = fill_state_dict(shapes, golden.meta["salt"])
     assert fill_digest(state) == golden.meta["fill"]["sha256"]
     own = network.state_dict()
     network.load({**state, **{key: own[key] for key in shapes if not is_filled(key)}}, "the reference data")
-    return network.eval()
-
-
-def _normalised(network: Network, image_u8_BCHW: Tensor) -> Tensor:
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (network.mean, network.std))
-    return (image_u8_BCHW.float() / 255 - mean) / std
+    return DepthEncoder(DepthConfig(official, network.image_size, network.size_multiple), network).eval()
 
 
 @pytest.mark.slow
@@ -50,32 +47,28 @@ def _normalised(network: Network, image_u8_BCHW: Tensor) -> Tensor:
 )
 def test_inverse_depth_and_taps_are_the_published_ones(name: str, official: str, build: Callable[[], Network]) -> None:
     golden = golden_file(name)
-    network = _filled(build(), official, golden)
+    network = build()
+    encoder, maps_of_taps = _encoder(network, official, golden), list[list[Tensor]]()
+    network.scratch.register_forward_pre_hook(lambda _, arguments: maps_of_taps.append(arguments[0]))
     inputs = [key for key in golden.names() if key.startswith("in.image_u8")]
     assert inputs
     for key in inputs:
         suffix = key.removeprefix("in.image_u8")
-        pixels_BCHW = _normalised(network, golden[key])
         with torch.inference_mode():
-            assert_close(network(pixels_BCHW), golden[f"depth{suffix}"], DPT_TOLERANCE)
-            if isinstance(network, Dpt):
-                _check_taps(network.pretrained, pixels_BCHW, golden, suffix)
-
-
-def _check_taps(backbone: nn.Module, pixels_BCHW: Tensor, golden: GoldenFile, suffix: str) -> None:
-    for index, map_BCHW in enumerate(backbone(pixels_BCHW), start=1):
-        name = f"layer{index}{suffix}.slice"
-        if name in golden:
-            assert_close(map_BCHW[:, ::16, ::6, ::6], golden[name], DPT_TOLERANCE)
+            assert_close(encoder(golden[key].float() / 255), golden[f"depth{suffix}"], DPT_TOLERANCE)
+        for index, map_BCHW in enumerate(maps_of_taps.pop(), start=1):
+            name = f"layer{index}{suffix}.slice"
+            if name in golden:
+                assert_close(map_BCHW[:, ::16, ::6, ::6], golden[name], DPT_TOLERANCE)
 
 
 @pytest.mark.slow
 def test_per_frame_depth_video_is_the_published_one() -> None:
     golden = golden_file("depth_video")
-    network = _filled(Dpt(DPT_HYBRID_384), "midas_dpt_hybrid_384", golden)
+    filled = _encoder(Dpt(DPT_HYBRID_384), "midas_dpt_hybrid_384", golden)
     clips_BTCHW = golden["in.clip_u8"]
     size = clips_BTCHW.shape[-1]
-    encoder = DepthEncoder(DepthConfig("golden", size, network.size_multiple, normalization="per_frame"), network)
+    encoder = DepthEncoder(replace(filled.config, size=size), filled.network)
     raw_min, raw_max = golden["raw_min"].flatten(), golden["raw_max"].flatten()
     for index, clip_TCHW in enumerate(clips_BTCHW):
         inverse_depth_THW = encoder.inverse_depth(clip_TCHW.permute(0, 2, 3, 1))

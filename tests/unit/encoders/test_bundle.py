@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from dmma_core.encoders.bundle import Bundle, load_bundle, load_depth
 from dmma_core.encoders.bundle_options import parse_bundle_name
@@ -45,6 +46,13 @@ def test_every_row_fits_the_schema_and_does_not_depend_on_its_neighbours(bundle:
             assert len(spec.to_bytes(row[spec.name])) == spec.num_bytes
             np.testing.assert_allclose(row[spec.name], alone[spec.name], atol=2e-5)
     assert not np.allclose(rows[0]["rgb"], rows[1]["rgb"])
+
+
+def test_every_linear_layer_multiplies_by_our_product(bundle: Bundle) -> None:
+    parts = (bundle.clip, bundle.depth, bundle.synchformer, bundle.codec)
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
+    plain = [layer for layer in layers if type(layer) is nn.Linear]
+    assert layers and not plain
 
 
 def test_lengths_are_those_of_eight_and_twenty_five_frames_a_second(bundle: Bundle) -> None:

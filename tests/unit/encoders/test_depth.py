@@ -1,17 +1,22 @@
 """Depth: normalisations against their definitions, scalars against a scene whose distances are known, networks' sizes."""
 
 import math
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from dmma_core.encoders.clip import TINY_WEIGHTS as CLIP_WEIGHTS
+from dmma_core.encoders.clip import tiny_clip
 from dmma_core.encoders.depth import (
     MIDAS_VARIANTS,
     NORMALIZATIONS,
     SCALAR_NAMES,
+    TINY_WEIGHTS,
     DepthConfig,
     DepthEncoder,
     depth_pictures,
@@ -22,7 +27,7 @@ from dmma_core.encoders.depth import (
     resize_like_midas,
     tiny_depth,
 )
-from dmma_core.encoders.dpt import TINY_DPT
+from dmma_core.encoders.dpt import TINY_DPT, Dpt
 from dmma_core.encoders.loading import fill_with_random_weights
 from dmma_core.errors import ConfigError, WeightsError
 
@@ -128,17 +133,53 @@ def test_maps_are_batched_not_negative_and_of_the_networks_size(encoder: DepthEn
     assert encoder.inverse_depth(frames_THWC[:0]).shape == (0, 96, 96)
 
 
-def test_half_precision_stays_near_full_precision(encoder: DepthEncoder) -> None:
-    frames_THWC = torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    half = DepthEncoder(DepthConfig("half", 96, 32, half_precision=True), encoder.network)
-    full_THW, half_THW = encoder.inverse_depth(frames_THWC), half.inverse_depth(frames_THWC)
+def test_half_precision_changes_maps_scalars_and_embeddings_by_no_more_than_its_rounding() -> None:
+    """bfloat16 rounds a value by up to 2^-9 of itself; some ten layers in a row add up to a few times that."""
+    allowed = 8 * 2**-9
+    coarse_TCHW = torch.rand(6, 3, 6, 6, generator=torch.Generator().manual_seed(2))
+    smooth_TCHW = torch.nn.functional.interpolate(coarse_TCHW, (96, 96), mode="bicubic").clamp(0, 1)
+    frames_THWC = (255 * smooth_TCHW).byte().permute(0, 2, 3, 1)
+    full, half = (tiny_depth(str(TINY_WEIGHTS), half_precision=value) for value in (False, True))
+    full_THW, half_THW = full.inverse_depth(frames_THWC), half.inverse_depth(frames_THWC)
     assert half_THW.dtype == torch.float32
-    assert (full_THW - half_THW).abs().max() < 0.05 * full_THW.max()
+    difference = (full_THW - half_THW).abs().max()
+    assert 0 < difference < allowed * full_THW.max()
+    # A level's logarithm errs by the map's error, relative to that level. A rate is the difference of two over 2 / fps.
+    full_TK, half_TK = depth_scalars(full_THW, FPS), depth_scalars(half_THW, FPS)
+    level_of = {"log_foreground_per_s": "log_foreground", "relative_std": "log_mean"}
+    log_levels_TK = full_TK[:, [SCALAR_NAMES.index(level_of.get(name, name)) for name in SCALAR_NAMES]]
+    allowed_TK = allowed * (full_TK[:, [SCALAR_NAMES.index("log_max")]] - log_levels_TK).exp()
+    allowed_TK[:, SCALAR_NAMES.index("log_foreground_per_s")] *= FPS
+    assert ((full_TK - half_TK).abs() < allowed_TK).all()
+    clip = tiny_clip(str(CLIP_WEIGHTS))
+    full_TD, half_TD = (
+        clip.encode_pixels(encoder.pictures(maps_THW, 96)) for encoder, maps_THW in ((full, full_THW), (half, half_THW))
+    )
+    assert (full_TD - half_TD).norm(dim=-1).max() < 2 * allowed  # of vectors of length 1; the range stretches the maps
 
 
-def test_the_fingerprint_follows_the_normalisation(encoder: DepthEncoder) -> None:
-    fingerprints = {DepthEncoder(_config(name), encoder.network).fingerprint() for name in NORMALIZATIONS}
-    assert len(fingerprints) == len(NORMALIZATIONS)
+def test_the_fingerprint_follows_whatever_changes_features_and_nothing_else(encoder: DepthEncoder) -> None:
+    config = DepthConfig("test", 96, 32, raw_scale=2.0)
+    changes: list[dict[str, Any]] = [
+        {},
+        *({"normalization": name} for name in NORMALIZATIONS if name != config.normalization),
+        {"name": "other"},
+        {"size": 128},
+        {"size_multiple": 16},
+        {"raw_scale": 3.0},
+        {"resize": "upper_bound"},
+        {"half_precision": True},
+        {"architecture": "other"},
+    ]
+    assert {key for change in changes for key in change} == {field.name for field in fields(config)} - {
+        "frames_per_batch"
+    }
+    prints = [DepthEncoder(replace(config, **change), encoder.network).fingerprint() for change in changes]
+    other = fill_with_random_weights(Dpt(TINY_DPT), "depth")
+    other.mean = (0.4, 0.5, 0.5)
+    prints.append(DepthEncoder(config, other).fingerprint())
+    assert len(set(prints)) == len(prints)
+    assert DepthEncoder(replace(config, frames_per_batch=1), encoder.network).fingerprint() == prints[0]
 
 
 def test_the_tiny_network_trains_and_is_small(encoder: DepthEncoder) -> None:
