@@ -95,8 +95,9 @@ class TrainConfig:
     """`run_uri` is the comparison's folder; each arm is a run below it. `only` names some of the arms (empty: all).
 
     `preset` is a network that `dmma doctor --models` lists. `arms` given in a file replace the default ones.
-    `init_uri` is a run (an own one, or one of `dmma weights import`) whose newest averaged network and latent statistics
-    every arm starts from; `preset` must be the same there. Depth that an arm adds has no effect until trained.
+    `init_uri` is a run (an own one, or one of `dmma weights import`) whose averaged network and latent statistics every arm
+    starts from, those of its newest checkpoint or of `init_step`; `preset` must be the same there. Depth that an arm adds
+    has no effect until trained. An arm that goes on needs that run no more.
     `num_workers` is per arm. `device` is "auto" (GPUs if the cluster has any), "cpu" or "cuda". An arm whose worker died
     goes on from its newest checkpoint, at most `max_restarts` times. `mlflow` off writes metrics.jsonl alone.
     """
@@ -105,6 +106,7 @@ class TrainConfig:
     run_uri: str = "runs/demo"
     preset: str = "small_44k"
     init_uri: str = ""
+    init_step: int | None = None
     arms: dict[str, ArmConfig] = field(
         default_factory=lambda: {"baseline": ArmConfig(), "depth": ArmConfig(depth="both")}
     )
@@ -129,6 +131,8 @@ class TrainConfig:
                 f"num_workers is {self.num_workers}, max_restarts {self.max_restarts}, seed {self.seed}.",
                 remedy="Give at least 1 worker, and restarts and a seed of 0 or more.",
             )
+        if self.init_step is not None and not self.init_uri:
+            raise ConfigError("init_step is given without init_uri.", remedy="Give the run whose checkpoint is meant.")
         if not self.arms:
             raise ConfigError("There is no arm to train.", remedy="Give one, for example arms.depth.depth=both.")
         if unknown := sorted(set(self.only) - set(self.arms)):

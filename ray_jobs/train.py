@@ -18,7 +18,7 @@ from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
 from dmma_core.training.latent_statistics import LatentStatistics, stored_latent_statistics
-from dmma_core.training.start import require_start
+from dmma_core.training.start import find_start, require_start
 from ray_jobs.arms import Resources, stop_on_signal, train_arms
 from ray_jobs.job import Job
 from ray_jobs.reporting import Comparison, Uploader, require_tracking_server, tracking_uri_for, without_password
@@ -99,9 +99,9 @@ def run(config: TrainConfig) -> None:
 def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatistics | None) -> list[ArmPlan]:
     """The plans of the chosen arms, in name order. They differ in their network alone.
 
-    Raises DmmaError where an arm cannot start from the weights of `init_uri`.
+    Raises DmmaError where an arm cannot start from the weights of `init_uri`. One that has a checkpoint of its own does
+    not start any more, so that the run of `init_uri` may then train on or be deleted.
     """
-    start = RunFolder(paths.absolute(config.init_uri)).checkpoint() if config.init_uri else None
     plans = [
         ArmPlan(
             arm=name,
@@ -109,7 +109,7 @@ def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatis
             features_uri=config.features_uri,
             stop_uri=paths.join(config.run_uri, "STOP"),
             model=config_for_features(config.preset, store.schema, arm.depth, arm.fusion),
-            start=start,
+            start=None,
             statistics=statistics,
             seed=config.seed,
             loop=config.loop,
@@ -121,10 +121,19 @@ def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatis
         )
         for name, arm in sorted(config.chosen_arms().items())
     ]
-    if start:
-        for plan in plans:
-            require_start(start, plan.model, store.schema)
-    return plans
+    if not config.init_uri:
+        return plans
+    begun_with = {
+        name: checkpoint.record.get("start_sha256", "")
+        for name in config.arms
+        if (checkpoint := newest_checkpoint(RunFolder(paths.join(config.run_uri, name))))
+    }
+    if all(begun_with.get(plan.arm) for plan in plans):
+        return [replace(plan, begun_with=begun_with[plan.arm]) for plan in plans]
+    start = find_start(RunFolder(paths.absolute(config.init_uri)), config.init_step, set(begun_with.values()) - {""})
+    for plan in plans:
+        require_start(start, plan.model, store.schema)
+    return [replace(plan, start=start) for plan in plans]
 
 
 def _parameters(config: TrainConfig, arm: ArmPlan) -> dict[str, object]:

@@ -153,11 +153,25 @@ def _fill(parameter: nn.Parameter, initial: Initial, seed: int, name: str) -> No
 def depth_from_baseline(baseline: MMDiT, config: MMDiTConfig, seed: int = 0) -> MMDiT:
     """A depth network that computes exactly `baseline`'s function until trained.
 
-    `config` is the baseline's with another `depth` and `fusion`. Raises ConfigError where anything else differs, or for
-    DeepMMAudio's form in the networks' second version, where an activation stands behind its map.
+    `config` is the baseline's with another `depth` and `fusion`. Raises ConfigError as `require_depth_from_baseline` does.
     """
-    expected = replace(config, depth="off", fusion=baseline.config.fusion, num_depth_scalars=0)
-    if expected != replace(baseline.config, num_depth_scalars=0) or config.depth == "off":
+    require_depth_from_baseline(baseline.config, config)
+    model = MMDiT(config)
+    initialise(model, seed)
+    model.load_state_dict(baseline.state_dict(), strict=False)
+    if isinstance(model.depth_fusion, LinearDepthFusion):
+        model.depth_fusion.pass_rgb()
+    return model.to(baseline.empty_rgb.device)
+
+
+def require_depth_from_baseline(baseline: MMDiTConfig, config: MMDiTConfig) -> None:
+    """Raise ConfigError unless depth can be added to a network of `baseline` so that one of `config` results.
+
+    They may differ in depth and fusion alone. DeepMMAudio's form cannot be added to the networks' second version, where an
+    activation stands behind its map.
+    """
+    expected = replace(config, depth="off", fusion=baseline.fusion, num_depth_scalars=0)
+    if expected != replace(baseline, num_depth_scalars=0) or config.depth == "off":
         raise ConfigError(
             "The depth network's configuration differs from the baseline's in more than depth and fusion.",
             remedy="Derive it with dataclasses.replace(baseline.config, depth=…, fusion=…).",
@@ -167,9 +181,3 @@ def depth_from_baseline(baseline: MMDiT, config: MMDiTConfig, seed: int = 0) -> 
             "DeepMMAudio's form of depth cannot pass the rgb features of a version 2 network unchanged.",
             remedy="Use fusion=concat, sum or gated.",
         )
-    model = MMDiT(config)
-    initialise(model, seed)
-    model.load_state_dict(baseline.state_dict(), strict=False)
-    if isinstance(model.depth_fusion, LinearDepthFusion):
-        model.depth_fusion.pass_rgb()
-    return model.to(baseline.empty_rgb.device)

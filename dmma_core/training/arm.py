@@ -15,7 +15,7 @@ from dmma_core.config_loading import config_to_dict
 from dmma_core.data.batching import ClipBatch, read_ahead, training_batches
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.mixing import SampleOrder, Source
-from dmma_core.errors import ConfigError, IncompleteError, SchemaError
+from dmma_core.errors import CheckpointError, ConfigError, IncompleteError, SchemaError
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, parameter_count
 from dmma_core.storage import paths
@@ -53,7 +53,8 @@ class ArmPlan:
     """Everything one arm needs. Training stops in an orderly way once a file appears at `stop_uri`.
 
     It begins with the averaged weights and the latent statistics of the checkpoint `start`, or without one with weights
-    drawn from `seed` and with `statistics`.
+    drawn from `seed` and with `statistics`. One that has a checkpoint of its own needs neither; where it began with other
+    weights than the seed's, `begun_with` is their sha256.
     """
 
     arm: str
@@ -70,9 +71,10 @@ class ArmPlan:
     dropout: DropoutConfig
     ema: EmaConfig
     validation: ValidationConfig
+    begun_with: str = ""
 
     def identity(self, store: FeatureStore) -> RunIdentity:
-        start_sha256 = self.start.record["files"][EMA] if self.start else ""
+        start_sha256 = self.start.record["files"][EMA] if self.start else self.begun_with
         model, features = config_to_dict(self.model), store.schema.to_dict()
         return RunIdentity(self.arm, self.seed, model, features, store.fingerprint, start_sha256)
 
@@ -96,10 +98,12 @@ def train_arm(plan: ArmPlan, workers: Workers) -> bool:
     """
     store = FeatureStore(plan.features_uri)
     folder, identity = RunFolder(plan.run_uri), plan.identity(store)
-    state = new_state(plan, store, workers)
     if checkpoint := newest_checkpoint(folder):
+        state = _state_of(MMDiT(plan.model), plan, workers)
         restore_checkpoint(checkpoint, state, identity)
         _log.info("%s goes on from step %d.", plan.arm, state.step)
+    else:
+        state = new_state(plan, store, workers)
     velocity = workers.wrap(state.model)
     step = TrainingStep(state.model, velocity, state.optimizer, plan.optim, plan.schedule, plan.dropout)
     batches = _prepared_batches(plan, store, state.samples, workers)
@@ -136,8 +140,15 @@ def _prepared_batches(
 
 
 def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingState:
-    """Network with its first values and latent statistics, optimiser and averages, at step 0, on the worker's device."""
+    """Network with its first values and latent statistics, optimiser and averages, at step 0, on the worker's device.
+
+    Raises CheckpointError where the plan is one for going on.
+    """
     model = network_from(plan.start, plan.model, plan.seed) if plan.start else _fresh_network(plan, store)
+    return _state_of(model, plan, workers)
+
+
+def _state_of(model: MMDiT, plan: ArmPlan, workers: Workers) -> TrainingState:
     model.to(workers.device)
     ema = PostHocEma(dict(model.named_parameters()), plan.ema.tracked_sigma_rel)
     return TrainingState(model, build_optimizer(model, plan.optim), ema)
@@ -145,9 +156,12 @@ def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingS
 
 def _fresh_network(plan: ArmPlan, store: FeatureStore) -> MMDiT:
     """Weights of the seed. "No text" is the encoder's own embedding of an empty caption, as in the published training."""
+    if plan.statistics is None:
+        raise CheckpointError(
+            f"{plan.run_uri} had a checkpoint to go on from, which is gone.", remedy="Run the same command again."
+        )
     model = MMDiT(plan.model)
     initialise(model, plan.seed)
-    assert plan.statistics is not None
     model.set_latent_statistics(torch.tensor(plan.statistics.mean), torch.tensor(plan.statistics.std))
     with torch.no_grad():
         model.empty_text.copy_(torch.from_numpy(store.empty_text.astype("float32")))

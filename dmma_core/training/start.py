@@ -4,6 +4,7 @@ And the way back: a network trained here in the published layout.
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,11 @@ from torch import Tensor
 
 from dmma_core.config_loading import config_from_dict, config_to_dict
 from dmma_core.data.feature_schema import FeatureSchema
-from dmma_core.errors import CheckpointError, ConfigError, StorageError
+from dmma_core.errors import CheckpointError, ConfigError, StorageError, WeightsError
 from dmma_core.models.audio_codec.mmaudio_codec import MODES
 from dmma_core.models.mmaudio_interop import from_official, recognise, state_to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
-from dmma_core.models.presets import depth_from_baseline
+from dmma_core.models.presets import depth_from_baseline, require_depth_from_baseline
 from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder
 from dmma_core.training.checkpoint import SOURCE, write_checkpoint
 
@@ -32,8 +33,8 @@ def import_published(
     """Write a published network as checkpoint 0 of the run `folder`, for the features and the duration of `schema`.
 
     Only the averaged network is written, for that is what is published. `source` is kept in the record.
-    Raises WeightsError for weights that are no published network, ConfigError where `schema` does not suit it, and
-    StorageError where the folder holds a training run.
+    Raises WeightsError for weights that are no published network or lack latent statistics, ConfigError where `schema`
+    does not suit it, and StorageError where the folder holds a training run.
     """
     if any(SOURCE not in folder.checkpoint(step).record for step in folder.complete_steps()):
         raise StorageError(f"{folder.uri} holds a training run.", remedy="Give another --run.")
@@ -48,6 +49,11 @@ def import_published(
                 remedy=f"Use the bundle {bundle_of_published(state)}.",
             )
     model = from_official(state, replace(config, **lengths))
+    if not (model.latent_mean.isfinite().all() and model.latent_std.isfinite().all()):
+        raise WeightsError(
+            f"This file of the network {name} holds no latent statistics (latent_mean, latent_std): its sound would be NaN.",
+            remedy="Save the network with the statistics that it was trained with.",
+        )
     record = {
         "step": 0,
         "samples": 0,
@@ -62,7 +68,7 @@ def import_published(
 def published_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The averaged network of a checkpoint as a published state dict, float32, which the published code loads.
 
-    Raises WeightsError for one of our own forms of depth, which has no published layout.
+    Raises ConfigError for one of our own forms of depth, which has no published layout.
     """
     config = config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri)
     return state_to_official(checkpoint.read(EMA), config)
@@ -98,6 +104,23 @@ def require_start(start: Checkpoint, config: MMDiTConfig, schema: FeatureSchema)
         )
 
 
+def find_start(run: RunFolder, step: int | None, begun_with: AbstractSet[str]) -> Checkpoint:
+    """The checkpoint of `run` to start from: that of `step`; else the one that other arms began with; else the newest.
+
+    `begun_with` are the sha256 of the weights that arms of the same comparison began with. Raises CheckpointError where
+    they are others, and IncompleteError where there is no such checkpoint.
+    """
+    found = run.checkpoint(step)
+    candidates = [found] if step is not None else [found, *map(run.checkpoint, run.complete_steps())]
+    for candidate in candidates:
+        if begun_with <= {candidate.record["files"].get(EMA)}:
+            return candidate
+    raise CheckpointError(
+        f"Another arm began with other weights than {found.uri} holds, so the arms could not be compared.",
+        remedy="Give the init_uri and init_step that it began with, or another run_uri.",
+    )
+
+
 def _within_reach(start: Checkpoint, config: MMDiTConfig) -> MMDiTConfig:
     """The configuration of the network in `start`, at the lengths of `config`."""
     if EMA not in start.record["files"]:
@@ -118,4 +141,6 @@ def _within_reach(start: Checkpoint, config: MMDiTConfig) -> MMDiTConfig:
             f"The network in {start.uri} is another one: {', '.join(differing)}.",
             remedy="Set preset, depth and fusion as they were there; only a network without depth can be given another.",
         )
+    if stored.depth != config.depth:
+        require_depth_from_baseline(stored, config)
     return stored

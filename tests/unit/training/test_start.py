@@ -1,14 +1,16 @@
 """Training that starts from other weights than a seed's: an own run's, or a published network's."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from dmma_core.config_loading import config_to_dict
 from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.data.feature_store import FeatureStore
-from dmma_core.errors import CheckpointError, ConfigError, StorageError
+from dmma_core.errors import CheckpointError, ConfigError, IncompleteError, StorageError, WeightsError
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmaudio_interop import to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
@@ -19,6 +21,7 @@ from dmma_core.training.arm import ArmPlan, new_state, train_arm
 from dmma_core.training.checkpoint import write_checkpoint
 from dmma_core.training.start import (
     bundle_of_published,
+    find_start,
     import_published,
     network_from,
     published_state,
@@ -74,6 +77,57 @@ def test_a_run_goes_on_only_with_the_weights_it_began_with(
     with pytest.raises(CheckpointError, match="began with other weights"):
         train_arm(replace(longer, start=None, statistics=small_plan(tmp_path, store).statistics), ALONE)
     assert train_arm(longer, ALONE)
+
+
+def test_an_arm_that_goes_on_needs_its_start_no_more(store: FeatureStore, trained: Checkpoint, tmp_path: Path) -> None:
+    """The same command, given again with twice the steps: its start has been deleted, or trained on."""
+    init = RunFolder(str(tmp_path / "init"))
+    shutil.copytree(trained.uri, init.checkpoint_uri(trained.step))
+    plan = starting_from(small_plan(tmp_path, store, num_steps=2), init.checkpoint())
+    assert train_arm(plan, ALONE)
+    shutil.rmtree(init.uri)
+    longer = replace(plan, loop=replace(plan.loop, num_steps=4))
+    assert plan.start is not None
+    assert train_arm(replace(longer, start=None, begun_with=plan.start.record["files"][EMA]), ALONE)
+    assert RunFolder(plan.run_uri).checkpoint().record["start_sha256"] == trained.record["files"][EMA]
+    shutil.rmtree(plan.run_uri)
+    with pytest.raises(CheckpointError, match="which is gone"):
+        train_arm(replace(longer, start=None, begun_with="x"), ALONE)
+
+
+def test_arms_of_a_comparison_start_from_the_same_weights(store: FeatureStore, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, store, keep_checkpoints=9)
+    assert train_arm(plan, ALONE)
+    run = RunFolder(plan.run_uri)
+    first, last = (run.checkpoint(step).record["files"][EMA] for step in (2, 4))
+    assert find_start(run, None, set()).step == 4 and find_start(run, 2, set()).step == 2
+    assert find_start(run, None, {first}).step == 2 and find_start(run, 4, {last}).step == 4
+    for step, begun_with in ((4, {first}), (None, {"x"}), (None, {first, last})):
+        with pytest.raises(CheckpointError, match=r"Another arm began with other weights .* init_step"):
+            find_start(run, step, begun_with)
+    with pytest.raises(IncompleteError, match="step 3, only of"):
+        find_start(run, 3, set())
+
+
+def test_deepmmaudio_s_form_is_refused_before_training(tmp_path: Path) -> None:
+    schema = published_schema(8.0)
+    baseline, wanted = (config_for_features("small_16k", schema, depth, "deepmmaudio") for depth in ("off", "rgb_like"))
+    model = config_to_dict(replace(baseline, version=2))
+    start = Checkpoint(str(tmp_path), 0, {"files": {EMA: ""}, "model": model, "features": schema.to_dict()})
+    require_start(start, replace(baseline, version=2), schema)
+    with pytest.raises(ConfigError, match="version 2 network unchanged. Use fusion=concat"):
+        require_start(start, replace(wanted, version=2), schema)
+
+
+def test_a_network_without_latent_statistics_is_refused(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = to_official(MMDiT(mmdit_config("small_16k")))
+    state = {name: torch.zeros(value.shape) for name, value in shapes.items()}
+    for name in ("latent_mean", "latent_std"):
+        without = {**state, name: torch.full_like(state[name], torch.nan)}
+        with pytest.raises(WeightsError, match=r"small_16k holds no latent statistics .* would be NaN"):
+            import_published(without, published_schema(8.0), RunFolder(str(tmp_path)), {})
+    assert not list(tmp_path.rglob(MARKER))
 
 
 def test_another_architecture_is_refused_with_its_numbers(store: FeatureStore, trained: Checkpoint) -> None:

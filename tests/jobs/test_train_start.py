@@ -1,0 +1,75 @@
+"""The train job's choice of the weights that arms start from. Needs no Ray: the arms are trained in this process."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dmma_core.data.feature_store import FeatureStore
+from dmma_core.errors import CheckpointError, ConfigError, IncompleteError
+from dmma_core.job_configs import ArmConfig, TrainConfig
+from dmma_core.storage.run_folder import RunFolder
+from dmma_core.training.arm import train_arm
+from dmma_core.training.configs import LoopConfig, ScheduleConfig, ValidationConfig
+from dmma_core.training.latent_statistics import latent_statistics
+from helpers.features import write_feature_set
+from helpers.training import ALONE
+from ray_jobs.train import arm_plans, plan
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return write_feature_set(tmp_path / "features", num_clips=9, num_val=3)
+
+
+def config_of(store: FeatureStore, run_uri: Path, num_steps: int, **settings: object) -> TrainConfig:
+    every = {"log_every": 2, "validate_every": 2, "checkpoint_every": 2}
+    return TrainConfig(
+        features_uri=store.uri,
+        run_uri=str(run_uri),
+        preset="tiny",
+        mlflow=False,
+        loop=LoopConfig(num_steps=num_steps, batch_size=4, keep_checkpoints=1, **every),
+        schedule=ScheduleConfig(warmup_steps=1, decay_steps=()),
+        validation=ValidationConfig(num_times=1),
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def test_a_start_that_trained_on_or_was_deleted(store: FeatureStore, tmp_path: Path) -> None:
+    only_baseline = {"baseline": ArmConfig()}
+    first = config_of(store, tmp_path / "first", 2, arms=only_baseline)
+    assert train_arm(arm_plans(first, store, latent_statistics(store))[0], ALONE)
+    fine = config_of(store, tmp_path / "fine", 2, init_uri=str(tmp_path / "first" / "baseline"))
+    begun, _ = arm_plans(fine, store, None)
+    assert train_arm(begun, ALONE)
+    depth = arm_plans(fine, store, None)[1]
+    assert depth.start == begun.start is not None
+
+    longer = replace(first, loop=replace(first.loop, num_steps=4))
+    assert train_arm(arm_plans(longer, store, latent_statistics(store))[0], ALONE)
+    with pytest.raises(CheckpointError, match="Another arm began with other weights"):
+        arm_plans(fine, store, None)
+    with pytest.raises(IncompleteError, match="step 2, only of 4"):
+        arm_plans(replace(fine, init_step=2), store, None)
+
+    shutil.rmtree(tmp_path / "first")
+    with pytest.raises(IncompleteError, match="no complete checkpoint"):
+        arm_plans(fine, store, None)  # the arm with depth has still to start
+    going_on = replace(fine, only=["baseline"], loop=replace(fine.loop, num_steps=4))
+    assert "from step 2 on" in "\n".join(plan(going_on))
+    assert train_arm(arm_plans(going_on, store, None)[0], ALONE)
+    assert RunFolder(begun.run_uri).checkpoint().step == 4
+
+
+def test_arms_of_a_seed_are_not_given_a_start_afterwards(store: FeatureStore, tmp_path: Path) -> None:
+    config = config_of(store, tmp_path / "runs", 2, arms={"baseline": ArmConfig()})
+    assert train_arm(arm_plans(config, store, latent_statistics(store))[0], ALONE)
+    with pytest.raises(CheckpointError, match="began with other weights than are given now"):
+        plan(replace(config, init_uri=str(tmp_path / "runs" / "baseline")))
+
+
+def test_a_step_needs_its_run() -> None:
+    with pytest.raises(ConfigError, match="init_step is given without init_uri"):
+        TrainConfig(init_step=3)
