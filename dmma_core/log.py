@@ -1,4 +1,7 @@
-"""Logging, progress and sizes for people. Set up once by the command line; libraries only call `logging.getLogger(__name__)`."""
+"""Logging, progress and sizes as people read them.
+
+Logging is set up once by the command line; libraries only call `logging.getLogger(__name__)`.
+"""
 
 import logging
 import sys
