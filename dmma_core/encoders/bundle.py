@@ -16,7 +16,12 @@ from torch import Tensor
 from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.encoders import clip as clip_module
 from dmma_core.encoders import depth as depth_module
-from dmma_core.encoders.bundle_options import TRANSFORMERS_NETWORKS, BundleOptions, parse_bundle_name
+from dmma_core.encoders.bundle_options import (
+    TRANSFORMERS_NETWORKS,
+    TRANSFORMERS_PREFIX,
+    BundleOptions,
+    parse_bundle_name,
+)
 from dmma_core.encoders.clip import ClipEncoder, full_clip, tiny_clip
 from dmma_core.encoders.depth import SCALAR_NAMES, DepthEncoder, midas_depth, tiny_depth
 from dmma_core.encoders.dpt import TINY_DPT
@@ -27,7 +32,7 @@ from dmma_core.encoders.synchformer import (
     num_sync_features,
     tiny_random_synchformer,
 )
-from dmma_core.encoders.transformers_depth import transformers_depth
+from dmma_core.encoders.transformers_depth import cached_network, transformers_depth
 from dmma_core.errors import ConfigError, WeightsError
 from dmma_core.models.audio_codec.codec import AudioCodec
 from dmma_core.models.audio_codec.mmaudio_codec import MMAudioCodec
@@ -199,6 +204,8 @@ def load_depth(options: BundleOptions, file: str | None = None) -> DepthEncoder:
         return tiny_depth(_packaged("depth", file, depth_module.TINY_WEIGHTS), *settings)
     if network in TRANSFORMERS_NETWORKS:
         return transformers_depth(file or _folder_of(network), *settings)
+    if network.startswith(TRANSFORMERS_PREFIX):
+        return transformers_depth(file or cached_network(network.removeprefix(TRANSFORMERS_PREFIX)), *settings)
     return midas_depth(file or path_of(f"midas_{network.removeprefix('midas_')}"), network, *settings)
 
 

@@ -1,10 +1,12 @@
 """A bundle's full name: which encoders, and with which settings. It stands in every feature set made by the bundle.
 
     <bundle>[+<option>]…      tiny    mmaudio_44k    mmaudio_44k+per_clip+dpt_large_384    tiny+raw_scaled=0.5    …+half
+                              …+transformers=<folder of the weights cache>
 
 Whoever reads features can build the same bundle again from the name alone.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,11 +16,17 @@ from dmma_core.errors import ConfigError
 
 TRANSFORMERS_NETWORKS = ("depth_anything_v2_small",)
 DEPTH_NETWORKS = (TINY_DPT.name, *MIDAS_VARIANTS, *TRANSFORMERS_NETWORKS)
+TRANSFORMERS_PREFIX = "transformers="
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # no way out of the cache
 
 
 @dataclass(frozen=True)
 class BundleOptions:
-    """Encoders of a bundle and the settings of its depth. `raw_scale` None is the depth network's own unit, if it has one."""
+    """Encoders of a bundle and the settings of its depth.
+
+    `depth_network` is one of DEPTH_NETWORKS, or TRANSFORMERS_PREFIX and a folder's name. `raw_scale` None is the depth
+    network's own unit, if it has one.
+    """
 
     bundle: str
     depth_network: str
@@ -55,14 +63,27 @@ def parse_bundle_name(name: str) -> BundleOptions:
         word, has_value, value = option.partition("=")
         if option in DEPTH_NETWORKS:
             parsed = replace(parsed, depth_network=option)
+        elif option.startswith(TRANSFORMERS_PREFIX):
+            parsed = replace(parsed, depth_network=_transformers_network(value, name))
         elif option == "half":
             parsed = replace(parsed, half_precision=True)
         elif word in NORMALIZATIONS and (not has_value or word == "raw_scaled"):
             parsed = replace(parsed, normalization=word, raw_scale=_scale(value, name) if has_value else None)
         else:
-            known = ", ".join((*DEPTH_NETWORKS, *NORMALIZATIONS, "raw_scaled=NUMBER", "half"))
+            known = ", ".join(
+                (*DEPTH_NETWORKS, *NORMALIZATIONS, "raw_scaled=NUMBER", f"{TRANSFORMERS_PREFIX}FOLDER", "half")
+            )
             raise ConfigError(f"Bundle {name!r} has an unknown option {option!r}.", remedy=f"Known: {known}.")
     return parsed
+
+
+def _transformers_network(folder: str, name: str) -> str:
+    if not _FOLDER.fullmatch(folder):
+        raise ConfigError(
+            f"Bundle {name!r} takes its depth network from {folder!r}, which is no name of a folder in the weights cache.",
+            remedy="Give a plain name of letters, digits, '.', '-' and '_': transformers=Depth-Anything-V2-Base-hf.",
+        )
+    return folder if folder in TRANSFORMERS_NETWORKS else TRANSFORMERS_PREFIX + folder
 
 
 def _scale(text: str, name: str) -> float:

@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dmma_core.encoders.depth import DepthConfig, DepthEncoder
 from dmma_core.encoders.torchvision_shim import make_torchvision_importable
 from dmma_core.errors import ConfigError, WeightsError
+from dmma_core.storage.weights import cache_folder
 
+_CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
+_FILES = (_CONFIG, _PREPROCESSOR, "model.safetensors")
+_METRIC_TYPES = ("glpn", "tipsv2_dpt", "zoedepth")  # whose configurations do not say that they give metres
 _METRES_FLOOR = 1e-3
 
 
@@ -28,13 +34,26 @@ class TransformersDepth(nn.Module):
         return 1 / predicted_BHW.clamp_min(_METRES_FLOOR) if self.is_metric else predicted_BHW.clamp_min(0)
 
 
+def cached_network(name: str) -> str:
+    """The folder `name` of the weights cache. Raises WeightsError where it or one of its files is absent."""
+    folder = cache_folder() / name
+    if missing := [file for file in _FILES if not (folder / file).is_file()]:
+        raise WeightsError(
+            f"The depth network {folder} is missing or incomplete: there is no {', '.join(missing)}.",
+            remedy=f"Put the files of a depth network of the Hugging Face hub there: {', '.join(_FILES)}.",
+        )
+    return str(folder)
+
+
 def transformers_depth(
     folder: str, normalization: str = "per_frame", raw_scale: float | None = None, half_precision: bool = False
 ) -> DepthEncoder:
     """A depth network from a local folder in the layout of the Hugging Face hub (config, preprocessor, safetensors).
 
-    Frames are resized as MiDaS does, to the size and multiple that the preprocessor states. Raises ConfigError without
-    the extra and WeightsError for a folder that is incomplete; nothing is downloaded.
+    Frames are resized as MiDaS does, to the size and multiple that the preprocessor states. `depth_estimation_type` in
+    config.json says whether the network gives inverse depth ("relative") or metres ("metric"). Raises ConfigError without
+    the extra and WeightsError for a folder that is incomplete or of another kind; nothing is downloaded, no code of the
+    folder runs.
     """
     make_torchvision_importable()
     try:
@@ -45,25 +64,42 @@ def transformers_depth(
             remedy="Install the extra: pip install dmma[video-depth].",
         ) from error
     try:
-        preprocessor: dict[str, Any] = json.loads((Path(folder) / "preprocessor_config.json").read_text())
-        model = transformers.AutoModelForDepthEstimation.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
+        architecture, preprocessor = (_read_json(folder, name) for name in (_CONFIG, _PREPROCESSOR))
+        model, report = transformers.AutoModelForDepthEstimation.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-        size = preprocessor["size"]["height"]
+        size = preprocessor["size"]["height"] if isinstance(preprocessor["size"], dict) else int(preprocessor["size"])
         mean, std = tuple(preprocessor["image_mean"]), tuple(preprocessor["image_std"])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(
             f"{folder} is not a complete depth network of transformers ({type(error).__name__}: {error}).",
-            remedy="It needs config.json, preprocessor_config.json and model.safetensors.",
+            remedy=f"It needs {', '.join(_FILES)}.",
         ) from error
-    is_metric = getattr(model.config, "depth_estimation_type", "relative") == "metric"
+    if missing := sorted(report["missing_keys"]):  # the library would leave them random
+        raise WeightsError(
+            f"{folder} lacks weights of {type(model).__name__}: {', '.join(missing[:5])}.",
+            remedy="Give the network's own model.safetensors, complete.",
+        )
+    kind = getattr(model.config, "depth_estimation_type", None)
+    is_metric = kind == "metric" or (kind is None and model.config.model_type in _METRIC_TYPES)
     config = DepthConfig(
         f"{model.config.model_type}-{'metric' if is_metric else 'relative'}",
         size,
-        preprocessor.get("ensure_multiple_of", 1),
+        preprocessor.get("ensure_multiple_of") or 1,
         raw_scale=raw_scale,
         normalization=normalization,
         half_precision=half_precision,
+        architecture=json.dumps(architecture, sort_keys=True),
         frames_per_batch=16,
     )
     return DepthEncoder(config, TransformersDepth(model, mean, std, is_metric)).eval()
+
+
+def _read_json(folder: str, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((Path(folder) / name).read_text())
+    return content

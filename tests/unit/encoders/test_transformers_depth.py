@@ -1,11 +1,16 @@
 """Depth networks of transformers behind DepthEncoder, on a small random Depth Anything saved in the hub's layout."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from dmma_core.encoders.bundle import load_depth
+from dmma_core.encoders.bundle_options import parse_bundle_name
 from dmma_core.encoders.torchvision_shim import make_torchvision_importable
 from dmma_core.encoders.transformers_depth import transformers_depth
 from dmma_core.errors import WeightsError
@@ -52,6 +57,74 @@ def test_maps_equal_the_librarys_own_forward_pass(folder: Path) -> None:
     assert encoder.inverse_depth(frames_THWC[:, :40]).shape[1:] == (42, 56)
 
 
-def test_an_incomplete_folder_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="not a complete depth network"):
-        transformers_depth(str(tmp_path))
+@pytest.fixture
+def cached(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder as "My-Depth.1" of a weights cache."""
+    monkeypatch.setenv("DMMA_CACHE", str(tmp_path))
+    return Path(shutil.copytree(folder, tmp_path / "My-Depth.1"))
+
+
+def test_a_folder_of_the_cache_is_an_option_of_any_bundle(folder: Path, cached: Path) -> None:
+    options = parse_bundle_name("tiny+transformers=My-Depth.1+per_frame")
+    frames_THWC = torch.randint(0, 256, (2, 56, 56, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    expected = transformers_depth(str(folder))
+    encoder = load_depth(options)
+    assert torch.equal(encoder.inverse_depth(frames_THWC), expected.inverse_depth(frames_THWC))
+    assert encoder.fingerprint() == expected.fingerprint()  # wherever the folder lies
+
+
+def test_the_fingerprint_covers_weights_and_settings(cached: Path) -> None:
+    prints = {transformers_depth(str(cached)).fingerprint()}
+    changes = {
+        "preprocessor_config.json": {"ensure_multiple_of": 28, "image_mean": [0.5, 0.5, 0.5], "size": 112},
+        "config.json": {"depth_estimation_type": "metric", "max_depth": 80, "head_in_index": 2},
+    }
+    for name, values in changes.items():
+        content = json.loads((cached / name).read_text())
+        for key, value in values.items():
+            if content.get(key) != value:
+                (cached / name).write_text(json.dumps({**content, key: value}))
+                print_ = transformers_depth(str(cached)).fingerprint()
+                assert print_ not in prints, key
+                prints.add(print_)
+        (cached / name).write_text(json.dumps(content))
+    state = load_file(cached / "model.safetensors")
+    state[min(state)] += 1
+    save_file(state, cached / "model.safetensors", metadata={"format": "pt"})
+    assert transformers_depth(str(cached)).fingerprint() not in prints
+
+
+def test_weights_in_half_precision_are_computed_in_single(cached: Path) -> None:
+    state = {key: value.half() for key, value in load_file(cached / "model.safetensors").items()}
+    save_file(state, cached / "model.safetensors", metadata={"format": "pt"})
+    assert transformers_depth(str(cached)).inverse_depth(torch.zeros(1, 56, 56, 3, dtype=torch.uint8)).isfinite().all()
+
+
+def test_incomplete_or_foreign_folders_are_sentences(cached: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent is missing or incomplete: there is no config.json, preproc"):
+        load_depth(parse_bundle_name("tiny+transformers=absent"))
+    weights = cached / "model.safetensors"
+    state = load_file(weights)
+    absent = max(state)
+    save_file({key: value for key, value in state.items() if key != absent}, weights, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=f"lacks weights of DepthAnythingForDepthEstimation: {absent}"):
+        transformers_depth(str(cached))
+    os.truncate(weights, 1000)
+    with pytest.raises(WeightsError, match="not a complete depth network of transformers .SafetensorError"):
+        transformers_depth(str(cached))
+    weights.unlink()
+    with pytest.raises(WeightsError, match=r"there is no model.safetensors\."):
+        load_depth(parse_bundle_name("tiny+transformers=My-Depth.1"))
+    save_file(state, weights, metadata={"format": "pt"})
+    preprocessor, config = cached / "preprocessor_config.json", cached / "config.json"
+    settings = preprocessor.read_text()
+    for bad in ('{"size": [56]}', "{}", "not JSON", "[]"):
+        preprocessor.write_text(bad)
+        with pytest.raises(WeightsError, match="not a complete depth network"):
+            transformers_depth(str(cached))
+    preprocessor.write_text(settings)
+    code = {"auto_map": {"AutoConfig": "own.Config", "AutoModelForDepthEstimation": "own.Model"}}
+    for other in ({"model_type": "bert"}, {"model_type": "video_depth_anything"}, {}, code):
+        config.write_text(json.dumps(other))
+        with pytest.raises(WeightsError, match="not a complete depth network"):
+            transformers_depth(str(cached))
