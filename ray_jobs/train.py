@@ -17,14 +17,14 @@ from dmma_core.models.presets import config_for_features, parameter_count
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
-from dmma_core.training.latent_statistics import LatentStatistics, stored_latent_statistics
 from dmma_core.training.start import find_start, require_start
+from dmma_core.training.whitening import Whitening, stored_whitening
 from ray_jobs.arms import Resources, stop_on_signal, train_arms
 from ray_jobs.job import Job
 from ray_jobs.reporting import Comparison, Uploader, require_tracking_server, tracking_uri_for, without_password
 from ray_jobs.runtime import connect
 
-LATENT_STATISTICS = "latent_statistics.json"
+WHITENING = "whitening.json"
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +42,7 @@ def plan(config: TrainConfig) -> Sequence[str]:
         f"{config.loop.num_steps} steps of {config.loop.batch_size} clips, workers an arm: {config.num_workers}.",
         f"Metrics go to {config.run_uri}/<arm>/metrics.jsonl{mlflow}.",
     ]
-    for arm in arm_plans(config, store, statistics=None):
+    for arm in arm_plans(config, store, whitening=None):
         checkpoint = newest_checkpoint(RunFolder(arm.run_uri))
         if checkpoint:
             arm.identity(store).require_same(checkpoint)
@@ -62,9 +62,7 @@ def run(config: TrainConfig) -> None:
     config = replace(config, features_uri=paths.absolute(config.features_uri), run_uri=paths.absolute(config.run_uri))
     store = FeatureStore(config.features_uri)
     check_features(store, config.loop.batch_size, config.num_workers)
-    statistics_uri = paths.join(config.run_uri, LATENT_STATISTICS)
-    statistics = None if config.init_uri else stored_latent_statistics(statistics_uri, store)
-    plans = arm_plans(config, store, statistics)
+    plans = arm_plans(config, store, stored_whitening(paths.join(config.run_uri, WHITENING), store))
     for arm in plans:
         if checkpoint := newest_checkpoint(RunFolder(arm.run_uri)):
             _log.info("%s has been trained up to step %d.", arm.arm, checkpoint.step)
@@ -96,7 +94,7 @@ def run(config: TrainConfig) -> None:
         raise KeyboardInterrupt
 
 
-def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatistics | None) -> list[ArmPlan]:
+def arm_plans(config: TrainConfig, store: FeatureStore, whitening: Whitening | None) -> list[ArmPlan]:
     """The plans of the chosen arms, in name order. They differ in their network alone.
 
     Raises DmmaError where an arm cannot start from the weights of `init_uri`. One that has a checkpoint of its own does
@@ -110,7 +108,7 @@ def arm_plans(config: TrainConfig, store: FeatureStore, statistics: LatentStatis
             stop_uri=paths.join(config.run_uri, "STOP"),
             model=config_for_features(config.preset, store.schema, arm.depth, arm.fusion),
             start=None,
-            statistics=statistics,
+            whitening=whitening,
             seed=config.seed,
             loop=config.loop,
             optim=config.optim,

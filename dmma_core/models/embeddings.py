@@ -54,16 +54,21 @@ class DepthFusion(nn.Module):
     without depth and a trained one without depth can be taken over unchanged.
 
     - `depth="rgb_like"`: the CLIP embedding of the depth video; "scalars": K statistics per frame, logarithms of
-      inverse depth among them (`encoders.depth.SCALAR_NAMES`); "both": their sum.
+      inverse depth among them (`encoders.depth.SCALAR_NAMES`), whitened; "both": the sum of the two.
     - `fusion="concat"`: correction = W2 silu(W1 [rgb, depth]); "sum": W2 silu(W1 depth); "gated":
       tanh(Wg [rgb, depth]) * silu(W1 depth).
     """
+
+    scalar_mean: Tensor
+    scalar_std: Tensor
 
     def __init__(self, width: int, depth_width: int, num_scalars: int, depth: str, fusion: str) -> None:
         super().__init__()
         self.depth, self.fusion = depth, fusion
         self.empty = nn.Parameter(torch.zeros(1, depth_width))
         if depth != "rgb_like":
+            self.register_buffer("scalar_mean", torch.zeros(num_scalars))
+            self.register_buffer("scalar_std", torch.ones(num_scalars))
             self.scalars_first = TokenMap(num_scalars, depth_width)
             self.scalars_second = TokenMap(depth_width, depth_width)
         self.first = TokenMap(depth_width + (width if fusion == "concat" else 0), width)
@@ -71,6 +76,12 @@ class DepthFusion(nn.Module):
 
     def initials(self) -> dict[str, Initial]:
         return {"empty": Initial("normal", 0.02)}
+
+    def set_scalar_statistics(self, mean_K: Tensor, std_K: Tensor) -> None:
+        """Store the training set's statistics, with which the scalars are whitened; until then they enter as they are."""
+        if self.depth != "rgb_like":
+            self.scalar_mean.copy_(mean_K)
+            self.scalar_std.copy_(std_K)
 
     def forward(self, rgb_BTD: Tensor, depth_BTD: Tensor, scalars_BTK: Tensor, present_depth_B: Tensor) -> Tensor:
         """Where `present_depth_B` is False the learned empty token stands for depth, independently of the picture."""
@@ -85,7 +96,8 @@ class DepthFusion(nn.Module):
     def _embed(self, depth_BTD: Tensor, scalars_BTK: Tensor) -> Tensor:
         if self.depth == "rgb_like":
             return _unit(depth_BTD)
-        scalars: Tensor = self.scalars_second(F.silu(self.scalars_first(scalars_BTK)))
+        whitened_BTK = (scalars_BTK - self.scalar_mean) / self.scalar_std
+        scalars: Tensor = self.scalars_second(F.silu(self.scalars_first(whitened_BTK)))
         return scalars if self.depth == "scalars" else _unit(depth_BTD) + scalars
 
 

@@ -271,6 +271,11 @@ class MMDiT(nn.Module):
         self.latent_mean.copy_(mean_C)
         self.latent_std.copy_(std_C)
 
+    def set_depth_scalar_statistics(self, mean_K: Tensor, std_K: Tensor) -> None:
+        """Store the training set's statistics of the depth scalars. Without depth scalars nothing is stored."""
+        if isinstance(self.depth_fusion, DepthFusion):
+            self.depth_fusion.set_scalar_statistics(mean_K, std_K)
+
     def normalize(self, latent_BLC: Tensor) -> Tensor:
         """(latent - mean) / std, a new tensor."""
         return (latent_BLC - self.latent_mean) / self.latent_std

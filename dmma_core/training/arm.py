@@ -36,13 +36,13 @@ from dmma_core.training.configs import (
     ValidationConfig,
 )
 from dmma_core.training.ema import PostHocEma
-from dmma_core.training.latent_statistics import LatentStatistics
 from dmma_core.training.loop import run_training
 from dmma_core.training.optim import build_optimizer
 from dmma_core.training.snapshots import save_snapshot
 from dmma_core.training.start import network_from
 from dmma_core.training.step import StepDraws, TrainingStep, training_draws
 from dmma_core.training.validation import validation_loss
+from dmma_core.training.whitening import Whitening
 from dmma_core.training.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ _log = logging.getLogger(__name__)
 class ArmPlan:
     """Everything one arm needs. Training stops in an orderly way once a file appears at `stop_uri`.
 
-    It begins with the averaged weights and the latent statistics of the checkpoint `start`, or without one with weights
-    drawn from `seed` and with `statistics`. One that has a checkpoint of its own needs neither; where it began with other
+    It begins with the averaged weights and the whitening of the checkpoint `start`, or without one with weights drawn from
+    `seed` and with `whitening`, from which also depth that is added to `start` takes its own. One that has a checkpoint of its own needs neither; where it began with other
     weights than the seed's, `begun_with` is their sha256.
     """
 
@@ -63,7 +63,7 @@ class ArmPlan:
     stop_uri: str
     model: MMDiTConfig
     start: Checkpoint | None
-    statistics: LatentStatistics | None
+    whitening: Whitening | None
     seed: int
     loop: LoopConfig
     optim: OptimConfig
@@ -140,11 +140,19 @@ def _prepared_batches(
 
 
 def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingState:
-    """Network with its first values and latent statistics, optimiser and averages, at step 0, on the worker's device.
+    """Network with its first values and whitening, optimiser and averages, at step 0, on the worker's device.
 
     Raises CheckpointError where the plan is one for going on.
     """
+    if plan.begun_with:
+        raise CheckpointError(
+            f"{plan.run_uri} had a checkpoint to go on from, which is gone.", remedy="Run the same command again."
+        )
+    assert plan.whitening is not None
     model = network_from(plan.start, plan.model, plan.seed) if plan.start else _fresh_network(plan, store)
+    if plan.start is None or plan.start.record["model"]["depth"] == "off":
+        scalars = plan.whitening.depth_scalars
+        model.set_depth_scalar_statistics(torch.tensor(scalars.mean), torch.tensor(scalars.std))
     return _state_of(model, plan, workers)
 
 
@@ -156,13 +164,10 @@ def _state_of(model: MMDiT, plan: ArmPlan, workers: Workers) -> TrainingState:
 
 def _fresh_network(plan: ArmPlan, store: FeatureStore) -> MMDiT:
     """Weights of the seed. "No text" is the encoder's own embedding of an empty caption, as in the published training."""
-    if plan.statistics is None:
-        raise CheckpointError(
-            f"{plan.run_uri} had a checkpoint to go on from, which is gone.", remedy="Run the same command again."
-        )
+    assert plan.whitening is not None
     model = MMDiT(plan.model)
     initialise(model, plan.seed)
-    model.set_latent_statistics(torch.tensor(plan.statistics.mean), torch.tensor(plan.statistics.std))
+    model.set_latent_statistics(torch.tensor(plan.whitening.latent.mean), torch.tensor(plan.whitening.latent.std))
     with torch.no_grad():
         model.empty_text.copy_(torch.from_numpy(store.empty_text.astype("float32")))
     return model

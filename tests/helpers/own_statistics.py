@@ -23,6 +23,7 @@ from dmma_core.models.audio_codec.bigvgan import BigVgan, BigVganConfig
 from dmma_core.models.audio_codec.mel import MEL_16K, MEL_44K, MelSpectrogram
 from dmma_core.models.audio_codec.vae import Vae, VaeConfig
 from dmma_core.models.conditioning import ConditionFeatures
+from dmma_core.models.embeddings import DepthFusion
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from helpers.golden import fill_module, fill_state_dict, fill_tensor
 
@@ -94,6 +95,8 @@ def _flow_networks() -> Iterator[tuple[str, Tensor]]:
     for name, config in _FLOW_NETWORKS.items():
         model = MMDiT(config)
         fill_module(model, SALT)
+        if isinstance(model.depth_fusion, DepthFusion):
+            model.depth_fusion.set_scalar_statistics(torch.tensor([1.0, 0.0, -1.0]), torch.tensor([2.0, 1.0, 0.5]))
         features = ConditionFeatures(
             rgb_BTD=noise("rgb", 2, config.rgb_length, config.rgb_width),
             depth_BTD=noise("depth", 2, config.rgb_length, config.rgb_width),

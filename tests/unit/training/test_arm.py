@@ -199,7 +199,7 @@ def test_checkpoint_alone_rebuilds_the_network(straight: ArmPlan, store: Feature
     model = MMDiT(config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri))
     checkpoint.load_into(model, EMA)
     assert model.config == straight.model
-    torch.testing.assert_close(model.latent_mean, torch.tensor(straight.statistics.mean))
+    torch.testing.assert_close(model.latent_mean, torch.tensor(straight.whitening.latent.mean))
     other = MMDiT(config_for_features("tiny", store.schema))
     with pytest.raises(CheckpointError, match="another architecture"):
         checkpoint.load_into(other, EMA)

@@ -44,7 +44,7 @@ def test_averages_become_runs_like_any_other(plan: ArmPlan, store: FeatureStore,
         assert all(torch.equal(averaged[name], value) for name, value in expected.items())
         require_start(found, plan.model, store.schema)
         model = network_from(found, plan.model, seed=0)
-        torch.testing.assert_close(model.latent_std, torch.tensor(plan.statistics.std))
+        torch.testing.assert_close(model.latent_std, torch.tensor(plan.whitening.latent.std))
     tracked = read_snapshot(run, 16).averages[0.05]
     made = written[0].read(EMA)
     assert all(torch.allclose(made[name], value, atol=1e-5, rtol=0) for name, value in tracked.items())

@@ -12,6 +12,7 @@ from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.errors import CheckpointError, ConfigError, IncompleteError, StorageError, WeightsError
 from dmma_core.models.conditioning import ConditionFeatures
+from dmma_core.models.embeddings import DepthFusion
 from dmma_core.models.mmaudio_interop import to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import config_for_features, initialise, mmdit_config
@@ -44,7 +45,7 @@ def trained(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Ch
 
 
 def starting_from(plan: ArmPlan, start: Checkpoint) -> ArmPlan:
-    return replace(plan, start=start, statistics=None)
+    return replace(plan, start=start)
 
 
 def test_an_arm_starts_with_the_averaged_network_and_its_statistics(
@@ -53,6 +54,18 @@ def test_an_arm_starts_with_the_averaged_network_and_its_statistics(
     state = new_state(starting_from(small_plan(tmp_path, store), trained), store, ALONE)
     expected = trained.read(EMA)
     assert all(torch.equal(value, expected[name]) for name, value in state.model.state_dict().items())
+    assert not torch.equal(state.model.latent_std, torch.ones(40))
+
+
+def test_depth_that_is_added_is_whitened_by_the_features_it_meets(
+    store: FeatureStore, trained: Checkpoint, tmp_path: Path
+) -> None:
+    plan = starting_from(small_plan(tmp_path, store, "scalars"), trained)
+    assert plan.whitening is not None
+    fusion = new_state(plan, store, ALONE).model.depth_fusion
+    assert isinstance(fusion, DepthFusion)
+    torch.testing.assert_close(fusion.scalar_mean, torch.tensor(plan.whitening.depth_scalars.mean))
+    torch.testing.assert_close(fusion.scalar_std, torch.tensor(plan.whitening.depth_scalars.std))
 
 
 @pytest.mark.parametrize("depth", ["rgb_like", "both"])
@@ -75,7 +88,7 @@ def test_a_run_goes_on_only_with_the_weights_it_began_with(
     assert train_arm(plan, ALONE)
     longer = replace(plan, loop=replace(plan.loop, num_steps=4))
     with pytest.raises(CheckpointError, match="began with other weights"):
-        train_arm(replace(longer, start=None, statistics=small_plan(tmp_path, store).statistics), ALONE)
+        train_arm(replace(longer, start=None), ALONE)
     assert train_arm(longer, ALONE)
 
 
