@@ -60,8 +60,17 @@ def test_logit_normal_times(file: GoldenFile) -> None:
             assert_close(logit_normal_times(file["in.normal"], mean, scale), file[name])
 
 
-def test_reference_draws_are_logit_normal_for_some_mean_and_scale(file: GoldenFile) -> None:
+def test_times_are_by_default_logit_normal_0_1(file: GoldenFile) -> None:
+    normal = file["in.normal"]
+    assert_close(logit_normal_times(normal), torch.sigmoid(normal))
+    if "log_normal_m0_s1" in file:
+        assert_close(logit_normal_times(normal), file["log_normal_m0_s1"])
+
+
+def test_draws_of_another_mean_and_scale_lie_on_one_line(file: GoldenFile) -> None:
+    """The file does not say which mean and scale these draws have; two numbers must explain all of them."""
     normal, times = file["in.torch_randn"].double(), file["log_normal_reference"].double()
+    assert len(normal) > 2
     design = torch.stack((torch.ones_like(normal), normal), dim=1)
     mean, scale = torch.linalg.lstsq(design, torch.logit(times)[:, None]).solution[:, 0].tolist()
     assert_close(logit_normal_times(normal, mean, scale), times)

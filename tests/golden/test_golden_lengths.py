@@ -35,6 +35,7 @@ def test_lengths(mode: str) -> None:
     rgb, sync = (FrameRequest("any", fps, 8, 8, "squash") for fps in (RGB_FPS, SYNC_FPS))
     durations = {key: lengths for key, lengths in golden_json("sequence_config").items() if key.startswith(f"{mode}/")}
     assert durations
+    assert all(key.partition("/")[0] in MODES for key in golden_json("sequence_config"))  # none is left out
     for key, published in durations.items():
         duration_s = float(key.partition("/")[2])
         assert {

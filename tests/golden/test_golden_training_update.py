@@ -1,15 +1,18 @@
 """The whole training step on a batch of clips: dropout, loss, clipping and three AdamW updates equal the published ones."""
 
+import math
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 from dmma_core.data.batching import ClipBatch
-from dmma_core.models.mmaudio_interop import state_to_official
+from dmma_core.models.mmaudio_interop import official_shapes, state_to_official
 from dmma_core.training.configs import DropoutConfig, OptimConfig, ScheduleConfig
-from dmma_core.training.optim import build_optimizer
+from dmma_core.training.optim import build_optimizer, clip_gradients
 from dmma_core.training.step import StepDraws, TrainingStep, drop_conditions
-from helpers.golden import GoldenFile, golden_file, golden_names
-from helpers.golden_mmdit import TOLERANCE, golden_features, golden_network
+from helpers.golden import GoldenFile, fill_tensor, golden_file, golden_names
+from helpers.golden_mmdit import TOLERANCE, golden_config, golden_features, golden_network
 
 
 def batch_of(file: GoldenFile) -> ClipBatch:
@@ -41,15 +44,66 @@ def draws_of(file: GoldenFile) -> StepDraws:
     )
 
 
-@pytest.mark.parametrize("name", golden_names("mm_*_train", "deep_*_train") or ["mm_tiny_v1_train"])
-def test_three_updates(name: str) -> None:
+def optim_of(file: GoldenFile) -> OptimConfig:
+    published = file.meta["adamw"]
+    return OptimConfig(
+        published["lr"], *published["betas"], eps=published["eps"], weight_decay=published["weight_decay"]
+    )
+
+
+NAMES = golden_names("mm_*_train", "deep_*_train") or ["mm_tiny_v1_train"]
+TOLERANCE_OF_UPDATES = 2e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_gradients_give_the_published_updates(name: str) -> None:
+    """Our clipping and our optimiser alone, three steps, at the strict tolerance for either version.
+
+    A parameter whose gradient is not recorded has one of the recorded norm, so that clipping sees the published total.
+    """
+    file = golden_file(name)
+    recorded = {key.removeprefix("grad.") for key in file.names() if key.startswith("grad.")}
+    assert recorded == {key.removeprefix("adamw3_delta.") for key in file.names() if key.startswith("adamw3_delta.")}
+    assert recorded
+    shapes, before = official_shapes(golden_config(file)), dict[str, Tensor]()
+    network = nn.ParameterList()
+    norms = zip(file.array("param_names").tolist(), file["grad_norms"].tolist(), strict=True)
+    for key, norm in norms:
+        if math.isfinite(norm):  # of the others, nothing is trained
+            before[key] = fill_tensor(key, shapes[key], file.meta["salt"])
+            parameter = nn.Parameter(before[key].clone())
+            parameter.grad = file[f"grad.{key}"] if key in recorded else torch.zeros_like(parameter)
+            if key not in recorded:
+                parameter.grad.view(-1)[0] = norm
+            network.append(parameter)
+    optim = optim_of(file)
+    optimizer = build_optimizer(network, optim)
+    total = float(clip_gradients(network, optim.max_grad_norm))
+    assert total == pytest.approx(float(file["total_grad_norm"]), rel=TOLERANCE_OF_UPDATES)
+    for _ in range(file.meta["adamw"]["steps"]):
+        optimizer.step()
+    for key, after in zip(before, network, strict=True):
+        if key in recorded:
+            expected = file[f"adamw3_delta.{key}"]
+            difference = (after.detach() - before[key] - expected).abs()
+            # The change is a difference of two float32 weights: no better known than the last bit of the weight.
+            last_bit = torch.finfo(torch.float32).eps * before[key].abs()
+            assert (difference <= TOLERANCE_OF_UPDATES * expected.abs().max() + last_bit).all(), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_updates_of_the_whole_network(name: str) -> None:
+    """From batch to updates, all parts of the step together.
+
+    AdamW divides a gradient by its own size, so the rounding noise of gradients near zero becomes noise of whole steps.
+    Such an element may therefore differ by its gradient's relative error; every parameter's norm, and every element whose
+    gradient stands out, may not.
+    """
     file = golden_file(name)
     model, published, probability = golden_network(file), file.meta["adamw"], file.meta["null_condition_probability"]
     tolerance = TOLERANCE[model.config.version]
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    optim = OptimConfig(
-        published["lr"], *published["betas"], eps=published["eps"], weight_decay=published["weight_decay"]
-    )
+    optim = optim_of(file)
     dropout = DropoutConfig(probability, probability, probability)
     optimizer = build_optimizer(model, optim)
     step = TrainingStep(model, model, optimizer, optim, ScheduleConfig("constant", warmup_steps=0), dropout)
@@ -76,8 +130,7 @@ def test_three_updates(name: str) -> None:
     for key in file.names():
         if key.startswith("adamw3_delta."):
             name, expected = key.removeprefix("adamw3_delta."), file[key]
-            # A change of 3e-4 is the difference of two float32 weights: each of three updates rounds them. AdamW divides
-            # a gradient by its own size, so an element's change takes over its gradient's relative error.
+            # A change of 3e-4 is the difference of two float32 weights: each of three updates rounds them.
             rounding = 4 * 2**-23 * weights[name].abs().max()
             size = gradients[name].abs()
             relative = (tolerance * size.max() / size.clamp_min(1e-30)).clamp_max(1.0)
