@@ -1,7 +1,7 @@
 """Every published file that DMMA can use: where its authors put it, its size, its sha256, its licence.
 
-The sha256 are those of the Git LFS pointers on the Hugging Face hub. Where the source publishes none (MiDaS, CLIP), the
-first fetch records it, and every later check compares with that.
+The sha256 are those of the Git LFS pointers on the Hugging Face hub. Where the source publishes none (MiDaS, and the hub for
+small files outside LFS), the first fetch records it, and every later check compares with that.
 """
 
 from dataclasses import dataclass
@@ -46,9 +46,8 @@ FILES = (
         f"{_MMAUDIO}/weights/mmaudio_small_44k.pth",
         NON_COMMERCIAL,
         "MMAudio flow network, small, 44.1 kHz",
-        630_000_000,
+        629_946_624,
         "11fd92e860a58f0fac972706dd06034e49dceff2e1450bbde5703785c812b0f1",
-        size_is_rounded=True,
     ),
     WeightsFile(
         "mmaudio_medium_44k",
@@ -110,9 +109,8 @@ FILES = (
         "https://huggingface.co/nvidia/bigvgan_v2_44khz_128band_512x/resolve/main/bigvgan_generator.pt",
         "MIT",
         "BigVGAN-v2 vocoder, 44.1 kHz",
-        489_000_000,
+        489_041_291,
         "d9fe7ec6bd0b44ed9d66973d5012d8181c1570b01e5c72df51973e241dccd357",
-        size_is_rounded=True,
     ),
     WeightsFile(
         "synchformer",
@@ -127,10 +125,10 @@ FILES = (
         "clip_dfn5b_h14_384",
         "dfn5b_clip_vit_h_14_384.bin",
         "https://huggingface.co/apple/DFN5B-CLIP-ViT-H-14-378/resolve/main/open_clip_pytorch_model.bin",
-        "Apple sample code licence (research)",
+        "Apple AMLR (research only)",
         "CLIP ViT-H/14 for pictures of 384 pixels, in open_clip's layout",
-        3_950_000_000,
-        size_is_rounded=True,
+        3_947_081_637,
+        "c07a17b547d461c60a3cce5062b26bf8545b13de602c4c59d8490361eb716033",
     ),
     WeightsFile(
         "midas_dpt_hybrid_384",
@@ -165,9 +163,8 @@ FILES = (
         f"{_DEPTH_ANYTHING}/model.safetensors",
         "Apache-2.0",
         "Depth Anything V2 small, for transformers",
-        99_200_000,
+        99_173_660,
         "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
-        size_is_rounded=True,
     ),
     WeightsFile(
         "depth_anything_v2_small_config",

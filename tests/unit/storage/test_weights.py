@@ -350,6 +350,11 @@ def test_the_registry_is_in_order() -> None:
         assert file.url.startswith("https://") and file.size_bytes > 0
         assert file.sha256 is None or len(file.sha256) == 64
         assert file.license == NON_COMMERCIAL or "MMAudio/" not in file.url
+    unknown = {file.filename for file in FILES if file.sha256 is None}
+    assert all(file.sha256 is None for file in FILES if file.size_is_rounded)
+    assert all(
+        "MiDaS" in file.url for file in FILES if file.filename in unknown and not file.filename.endswith(".json")
+    )
     assert weights.expand(["bundle_mmaudio_44k", "synchformer"]) == list(GROUPS["bundle_mmaudio_44k"])
     assert weights.expand(["all"]) == [file.name for file in FILES]
 
