@@ -74,7 +74,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _row(here: str, name: str, name_width: int, files: Sequence[str], remark: str) -> str:
     """One entry: whether it is here, its name, the size of its files together, and a remark that wraps under itself."""
-    start = f"  {here:<4}  {name:<{name_width}}  {size_text(sum(weights.REGISTRY[file].size_bytes for file in files)):>7}  "
+    start = (
+        f"  {here:<4}  {name:<{name_width}}  {size_text(sum(weights.REGISTRY[file].size_bytes for file in files)):>7}  "
+    )
     width = max(len(start) + _MIN_REMARK_WIDTH, shutil.get_terminal_size().columns)
     return textwrap.fill(remark, width, initial_indent=start, subsequent_indent=" " * len(start))
 
