@@ -105,6 +105,11 @@ class Job(Generic[Config]):
 
     def _overrides(self, arguments: argparse.Namespace) -> list[str]:
         overrides = []
+        bare = [text for text in arguments.settings if "=" not in text]
+        if self.positional and len(bare) > 1:
+            raise ConfigError(
+                f"{len(bare)} values are given for {self.positional}: {', '.join(bare)}.", remedy="Give one a call."
+            )
         for text in arguments.settings:
             if self.positional and "=" not in text:
                 text = f"{self.positional}={text}"

@@ -52,6 +52,11 @@ def test_settings_come_from_flags_words_and_pairs(
     assert capsys.readouterr().out.strip() == said
 
 
+def test_a_second_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert echo_job().main(["hi", "ho"]) == 2
+    assert "2 values are given for text: hi, ho." in capsys.readouterr().err
+
+
 def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         echo_job().main(["--help"])
