@@ -17,15 +17,15 @@ from torch import Tensor
 
 from benchmarks.measure import Clock, clock_of, figure, median_ratio, require_equal, timed_in_turns, timing_options
 from benchmarks.plain_mmdit import PlainMMDiT
-from dmma_core.flow.guidance import guidance_weights, guided_velocity
-from dmma_core.flow.solver import integrate
+from dmma_core.encoders.depth import SCALAR_NAMES
+from dmma_core.generation.sampler import sample_latents
+from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmaudio_interop import from_official, to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, mmdit_config
-from dmma_core.models.tiled_convolution import tiled_convolutions
 
-GUIDANCE, NUM_STEPS = 4.5, 25
+HOW = SamplingConfig(num_steps=25, guidance=4.5)
 TRAINING_BAR, SAMPLING_BAR, DEPTH_BAR = 1.2, 1.5, 1.03
 
 
@@ -50,7 +50,7 @@ def random_features(config: MMDiTConfig, batch_size: int) -> ConditionFeatures:
 
 def networks(preset: str, deep: bool) -> tuple[PlainMMDiT, MMDiT]:
     """Yardstick and own network with the same weights, none of them zero."""
-    config = mmdit_config(preset)
+    config = mmdit_config(preset, num_depth_scalars=len(SCALAR_NAMES))
     if deep:
         config = replace(config, depth="rgb_like", fusion="deepmmaudio")
     model = MMDiT(config)
@@ -66,17 +66,6 @@ def networks(preset: str, deep: bool) -> tuple[PlainMMDiT, MMDiT]:
     return plain, from_official(state, config)
 
 
-def own_sample(model: MMDiT, noise: Tensor, features: ConditionFeatures) -> Tensor:
-    weights = guidance_weights(GUIDANCE)
-    conditions = model.branch_conditions(features, list(weights))
-
-    def velocity(state: Tensor, moment: Tensor) -> Tensor:
-        return guided_velocity(model.velocity, state, moment, conditions, weights)
-
-    with tiled_convolutions(model):
-        return integrate(velocity, noise, "euler", NUM_STEPS)
-
-
 def training_step(model: torch.nn.Module, latent: Tensor, time_B: Tensor, features: ConditionFeatures) -> Tensor:
     model.zero_grad(set_to_none=True)
     velocity: Tensor = model(latent, time_B, features)
@@ -86,8 +75,9 @@ def training_step(model: torch.nn.Module, latent: Tensor, time_B: Tensor, featur
 
 def depth_arm(baseline: MMDiT) -> MMDiT:
     """Our default form of depth beside `baseline`."""
-    model = MMDiT(replace(baseline.config, depth="rgb_like", fusion="concat"))
+    model = MMDiT(replace(baseline.config, depth="both", fusion="concat"))
     initialise(model, seed=0)
+    model.set_latent_statistics(baseline.latent_mean, baseline.latent_std)
     return model
 
 
@@ -120,7 +110,7 @@ def _run(
 ) -> Callable[[], object]:
     if training:
         return lambda: training_step(model, latent, time_B, features)
-    return torch.inference_mode()(lambda: own_sample(model, latent, features))
+    return torch.inference_mode()(lambda: sample_latents(model, features, latent, HOW))
 
 
 def _pair(
@@ -137,7 +127,7 @@ def _pair(
     if training:
         plain_run: Callable[[], object] = lambda: training_step(plain, latent, time_B, features)  # noqa: E731
     else:
-        plain_run = torch.inference_mode()(lambda: plain.sample(latent, features, NUM_STEPS, GUIDANCE))
+        plain_run = torch.inference_mode()(lambda: plain.sample(latent, features, HOW.num_steps, HOW.guidance))
     return {f"plain {label}": plain_run, f"own {label}": _run(own, features, latent, time_B, training)}
 
 

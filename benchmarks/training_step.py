@@ -20,13 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.flow_network import DEPTH_BAR
 from benchmarks.measure import figure
 from dmma_core.data.batching import ClipBatch
+from dmma_core.encoders.depth import SCALAR_NAMES
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, mmdit_config
 from dmma_core.training.configs import DropoutConfig, OptimConfig, ScheduleConfig
 from dmma_core.training.optim import build_optimizer
 from dmma_core.training.step import StepDraws, TrainingStep, training_draws
 
-_NUM_SCALARS = 8
 _DENSE_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12}  # data sheets
 Step = Callable[[], object]
 
@@ -73,7 +73,7 @@ def seconds_a_step(step: Step, device: torch.device, num_steps: int) -> float:
 
 
 def benchmark(preset: str, batch_size: int, compiled: bool, device: torch.device, rounds: int) -> None:
-    baseline = replace(mmdit_config(preset), num_depth_scalars=_NUM_SCALARS)
+    baseline = replace(mmdit_config(preset), num_depth_scalars=len(SCALAR_NAMES))
     taken: dict[str, list[float]] = {}
     runs: dict[str, tuple[Step, float, float]] = {}
     label = f"{preset}, batch {batch_size}, {'compiled' if compiled else 'eager'}"

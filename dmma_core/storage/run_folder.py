@@ -15,8 +15,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dmma_core.errors import CheckpointError, IncompleteError
+from dmma_core.errors import CheckpointError, IncompleteError, WeightsError
 from dmma_core.storage import paths
+from dmma_core.storage.state_dicts import load_strictly
 from dmma_core.storage.tensor_files import read_tensors
 
 SCHEMA_VERSION = 1
@@ -48,20 +49,13 @@ class Checkpoint:
 
     def load_into(self, model: nn.Module, name: str) -> None:
         """Load MODEL or EMA into `model`. Raises CheckpointError unless names and shapes are the same."""
-        tensors, expected = self.read(name), model.state_dict()
-        problems = [f"{key} is missing" for key in expected if key not in tensors]
-        problems += [f"{key} is unknown" for key in tensors if key not in expected]
-        problems += [
-            f"{key} has shape {list(value.shape)}, expected {list(expected[key].shape)}"
-            for key, value in tensors.items()
-            if key in expected and value.shape != expected[key].shape
-        ]
-        if problems:
+        try:
+            load_strictly(model, self.read(name), "this one", f"{self.uri}/{name}")
+        except WeightsError as error:
             raise CheckpointError(
-                f"{self.uri}/{name} is of another architecture: {'; '.join(problems[:3])} ({len(problems)} in all).",
-                remedy="Build the network from the checkpoint's own COMPLETE.json.",
-            )
-        model.load_state_dict(tensors)
+                f"The network is of another architecture, or damaged: {error.message}",
+                remedy="Build it from the checkpoint's own COMPLETE.json.",
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ class ArmPlan:
     """Everything one arm needs. Training stops in an orderly way once a file appears at `stop_uri`.
 
     It begins with the averaged weights and the whitening of the checkpoint `start`, or without one with weights drawn from
-    `seed` and with `whitening`, from which also depth that is added to `start` takes its own. One that has a checkpoint of its own needs neither; where it began with other
-    weights than the seed's, `begun_with` is their sha256.
+    `seed` and with `whitening`, from which also depth that is added to `start` takes its own. An arm that has a checkpoint
+    of its own needs neither; where it began with other weights than the seed's, `begun_with` is their sha256.
     """
 
     arm: str
@@ -149,9 +149,10 @@ def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingS
             f"{plan.run_uri} had a checkpoint to go on from, which is gone.", remedy="Run the same command again."
         )
     assert plan.whitening is not None
-    model = network_from(plan.start, plan.model, plan.seed) if plan.start else _fresh_network(plan, store)
-    if plan.start is None or plan.start.record["model"]["depth"] == "off":
-        scalars = plan.whitening.depth_scalars
+    start, whitening = plan.start, plan.whitening
+    model = network_from(start, plan.model, plan.seed) if start else _fresh_network(plan, whitening, store)
+    if start is None or start.record["model"]["depth"] == "off":
+        scalars = whitening.depth_scalars
         model.set_depth_scalar_statistics(torch.tensor(scalars.mean), torch.tensor(scalars.std))
     return _state_of(model, plan, workers)
 
@@ -162,12 +163,11 @@ def _state_of(model: MMDiT, plan: ArmPlan, workers: Workers) -> TrainingState:
     return TrainingState(model, build_optimizer(model, plan.optim), ema)
 
 
-def _fresh_network(plan: ArmPlan, store: FeatureStore) -> MMDiT:
+def _fresh_network(plan: ArmPlan, whitening: Whitening, store: FeatureStore) -> MMDiT:
     """Weights of the seed. "No text" is the encoder's own embedding of an empty caption, as in the published training."""
-    assert plan.whitening is not None
     model = MMDiT(plan.model)
     initialise(model, plan.seed)
-    model.set_latent_statistics(torch.tensor(plan.whitening.latent.mean), torch.tensor(plan.whitening.latent.std))
+    model.set_latent_statistics(torch.tensor(whitening.latent.mean), torch.tensor(whitening.latent.std))
     with torch.no_grad():
         model.empty_text.copy_(torch.from_numpy(store.empty_text.astype("float32")))
     return model
