@@ -25,7 +25,7 @@ from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, mmdit_config
 from dmma_core.training.configs import DropoutConfig, OptimConfig, ScheduleConfig
 from dmma_core.training.optim import build_optimizer
-from dmma_core.training.step import StepDraws, TrainingStep, training_draws
+from dmma_core.training.step import StepNoise, TrainingStep, training_noise
 
 _DENSE_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12}  # data sheets
 Step = Callable[[], object]
@@ -79,10 +79,10 @@ def benchmark(preset: str, batch_size: int, compiled: bool, device: torch.device
     label = f"{preset}, batch {batch_size}, {'compiled' if compiled else 'eager'}"
     for arm, config in (("baseline", baseline), ("depth", replace(baseline, depth="both"))):
         batch = random_batch(config, batch_size)
-        draws, batch = training_draws(batch, seed=0).to(device), batch.to(device)
+        noise, batch = training_noise(batch, seed=0).to(device), batch.to(device)
         step = training_step(config, compiled, device)
-        run = _bound(step, batch, draws)
-        flops = _flops(training_step(config, False, device), batch, draws)
+        run = _bound(step, batch, noise)
+        flops = _flops(training_step(config, False, device), batch, noise)
         run()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -104,13 +104,13 @@ def benchmark(preset: str, batch_size: int, compiled: bool, device: torch.device
     figure("training step depth arm over baseline", cost, f"times ({label})", DEPTH_BAR, at_most=True)
 
 
-def _bound(step: TrainingStep, batch: ClipBatch, draws: StepDraws) -> Step:
-    return lambda: step(batch, draws, 5_000)
+def _bound(step: TrainingStep, batch: ClipBatch, noise: StepNoise) -> Step:
+    return lambda: step(batch, noise, 5_000)
 
 
-def _flops(step: TrainingStep, batch: ClipBatch, draws: StepDraws) -> float:
+def _flops(step: TrainingStep, batch: ClipBatch, noise: StepNoise) -> float:
     with FlopCounterMode(display=False) as counter:
-        step(batch, draws, 0)
+        step(batch, noise, 0)
     return float(counter.get_total_flops())
 
 

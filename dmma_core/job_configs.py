@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dmma_core.data.cleaning import CleaningConfig
 from dmma_core.data.scenes import SceneConfig
-from dmma_core.encoders.pretraining_config import PretrainingConfig
+from dmma_core.encoders.pretraining.config import PretrainingConfig
 from dmma_core.errors import ConfigError
 from dmma_core.evaluation.evaluator_config import EvaluatorConfig
 from dmma_core.generation.sampling_config import SamplingConfig
@@ -92,7 +92,7 @@ class ArmConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`run_uri` is the comparison's folder; each arm is a run below it. `only` names some of the arms (empty: all).
+    """`comparison_uri` is the comparison's folder; each arm is a run below it. `only` names some of the arms (empty: all).
 
     `preset` is a network that `dmma doctor --models` lists. `arms` given in a file replace the default ones.
     `init_uri` is a run (an own one, or one of `dmma weights import`) whose averaged network and latent statistics every arm
@@ -103,7 +103,7 @@ class TrainConfig:
     """
 
     features_uri: str = "features/demo"
-    run_uri: str = "runs/demo"
+    comparison_uri: str = "runs/demo"
     preset: str = "small_44k"
     init_uri: str = ""
     init_step: int | None = None
@@ -156,14 +156,14 @@ class TrainConfig:
 class SyncMetricsConfig:
     """The comparison whose metrics are uploaded, to MLFLOW_TRACKING_URI or to the SQLite file beside the runs."""
 
-    run_uri: str = "runs/demo"
+    comparison_uri: str = "runs/demo"
 
 
 @dataclass(frozen=True)
 class UiConfig:
     """The comparison to show, and the port of the MLflow server on this machine's loopback address."""
 
-    run_uri: str = "runs/demo"
+    comparison_uri: str = "runs/demo"
     port: int = 5000
     open_browser: bool = True
 

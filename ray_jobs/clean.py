@@ -10,8 +10,8 @@ from dmma_core.errors import MediaError
 from dmma_core.job_configs import CleanConfig
 from dmma_core.log import progress
 from dmma_core.storage import paths
-from ray_jobs.job import Job
-from ray_jobs.runtime import connect, plain_errors
+from ray_jobs.common.job import Job
+from ray_jobs.common.runtime import connect, plain_errors
 from ray_jobs.stages.check import check_files
 
 _log = logging.getLogger("ray_jobs.clean")

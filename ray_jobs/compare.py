@@ -16,8 +16,8 @@ from dmma_core.evaluation.report_file import Report, read_report
 from dmma_core.evaluation.verdict import table_markdown, table_record
 from dmma_core.job_configs import CompareConfig
 from dmma_core.storage import paths
-from ray_jobs.job import Job
-from ray_jobs.reporting import log_artifacts, require_tracking_server, tracking_uri_for
+from ray_jobs.common.job import Job
+from ray_jobs.common.reporting import log_artifacts, require_tracking_server, tracking_uri_for
 
 FILES = ("table.md", "report.html", "table.json")
 

@@ -14,8 +14,8 @@ from dmma_core.job_configs import DemoConfig
 from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
 from ray_jobs import clean, compare, evaluate, extract, generate, render, train
-from ray_jobs.job import Job, config_path
-from ray_jobs.runtime import connect
+from ray_jobs.common.job import Job, config_path
+from ray_jobs.common.runtime import connect
 
 ARMS = ("baseline", "depth")
 Step = tuple[Job[Any], list[str]]
@@ -46,7 +46,7 @@ def steps(config: DemoConfig) -> list[Step]:
     chain += [
         (clean.JOB, [f"videos_uri={videos}", f"out_uri={at('manifest')}", f"dataset={name}", *_labels(config, videos)]),
         (extract.JOB, [f"manifest_uri={at('manifest')}", f"out_uri={at('features')}"]),
-        (train.JOB, [f"features_uri={at('features')}", f"run_uri={at('runs')}", *num_steps, *mlflow]),
+        (train.JOB, [f"features_uri={at('features')}", f"comparison_uri={at('runs')}", *num_steps, *mlflow]),
     ]
     for arm in ARMS:
         source = [f"run_uri={at('runs', arm)}", f"features_uri={at('features')}"]
@@ -95,7 +95,7 @@ def run(config: DemoConfig) -> None:
     print(f"\nThe whole chain took {sum(seconds.values()):.0f} s.")
     print(f"Report:     {paths.join(config.work_uri, 'comparison', name, 'report.html')}")
     if config.mlflow:
-        print(f"MLflow UI:  dmma ui run_uri={paths.join(config.work_uri, 'runs', name)}")
+        print(f"MLflow UI:  dmma ui {paths.join(config.work_uri, 'runs', name)}")
 
 
 def _load(config: DemoConfig) -> list[tuple[Job[Any], Any]]:

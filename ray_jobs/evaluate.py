@@ -1,13 +1,13 @@
 """Measure a folder of generated sounds, beside the true sounds as the ceiling."""
 
-from dmma_core.evaluation.catalogue import METRICS
 from dmma_core.evaluation.embed import TinyTaggerNetwork
 from dmma_core.evaluation.evaluate import evaluate, known_scenes, open_generated
+from dmma_core.evaluation.metric_specs import METRIC_SPECS
 from dmma_core.evaluation.verdict import number
 from dmma_core.job_configs import EvaluateConfig
 from dmma_core.log import Progress
 from dmma_core.storage import paths
-from ray_jobs.job import Job
+from ray_jobs.common.job import Job
 
 
 def plan(config: EvaluateConfig) -> list[str]:
@@ -29,7 +29,7 @@ def run(config: EvaluateConfig) -> None:
             if report is None:
                 shown.advance()
                 continue
-            for spec in METRICS:
+            for spec in METRIC_SPECS:
                 if spec.name in report.record["aggregates"]:
                     value = report.record["aggregates"][spec.name]
                     print(

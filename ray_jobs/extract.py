@@ -25,8 +25,8 @@ from dmma_core.encoders.bundle_options import parse_bundle_name
 from dmma_core.job_configs import ExtractConfig
 from dmma_core.log import Progress
 from dmma_core.storage import paths
-from ray_jobs.job import Job
-from ray_jobs.runtime import connect, plain_errors
+from ray_jobs.common.job import Job
+from ray_jobs.common.runtime import connect, plain_errors
 from ray_jobs.stages.decode import DecodeStage
 from ray_jobs.stages.encode import BundleDescription, DecodeAndEncodeStage, EncodeStage, LoadBundle, describe_bundle
 from ray_jobs.stages.write import write_encoded

@@ -15,7 +15,7 @@ from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.tensors import Array
-from ray_jobs.job import Job
+from ray_jobs.common.job import Job
 
 Rows = Iterable[tuple[Clip, Mapping[str, Array]]]
 

@@ -7,17 +7,17 @@ from dataclasses import asdict
 import torch
 
 from dmma_core.data.scenes import OBJECT_CLASSES
-from dmma_core.encoders.pretraining import train_clip, train_depth
-from dmma_core.encoders.pretraining_data import Samples, join_samples, sample_scenes
-from dmma_core.encoders.pretraining_figures import BARS, clip_figures, depth_figures
-from dmma_core.encoders.pretraining_files import PACKAGE_FOLDER, rounded_to_half, save_tiny
+from dmma_core.encoders.pretraining.data import Samples, join_samples, sample_scenes
+from dmma_core.encoders.pretraining.figures import BARS, clip_figures, depth_figures
+from dmma_core.encoders.pretraining.files import PACKAGE_FOLDER, rounded_to_half, save_tiny
+from dmma_core.encoders.pretraining.training import train_clip, train_depth
 from dmma_core.evaluation.tagger import WEIGHTS_FOLDER, save_tagger
 from dmma_core.evaluation.tagger_training import tagger_accuracy, train_tagger
 from dmma_core.job_configs import PretrainTinyConfig
 from dmma_core.log import Progress
 from dmma_core.storage import paths
-from ray_jobs.job import Job
-from ray_jobs.runtime import connect, plain_errors
+from ray_jobs.common.job import Job
+from ray_jobs.common.runtime import connect, plain_errors
 from ray_jobs.stages.sample_clips import sample_all
 
 

@@ -7,8 +7,8 @@ from dmma_core.data.scenes import check_settings, finish, is_rendered, unfinishe
 from dmma_core.job_configs import RenderConfig
 from dmma_core.log import Progress
 from dmma_core.storage import paths
-from ray_jobs.job import Job
-from ray_jobs.runtime import connect, plain_errors
+from ray_jobs.common.job import Job
+from ray_jobs.common.runtime import connect, plain_errors
 from ray_jobs.stages.render_blocks import render_blocks
 
 

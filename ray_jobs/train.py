@@ -17,14 +17,20 @@ from dmma_core.models.presets import config_for_features, parameter_count
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
-from dmma_core.training.start import find_start, require_start
-from dmma_core.training.whitening import Whitening, stored_whitening
-from ray_jobs.arms import Resources, stop_on_signal, train_arms
-from ray_jobs.job import Job
-from ray_jobs.reporting import Comparison, Uploader, require_tracking_server, tracking_uri_for, without_password
-from ray_jobs.runtime import connect
+from dmma_core.training.initial_weights import find_init, require_init
+from dmma_core.training.normalisation import Normalisation, stored_normalisation
+from ray_jobs.common.job import Job
+from ray_jobs.common.reporting import (
+    TrackedComparison,
+    Uploader,
+    require_tracking_server,
+    tracking_uri_for,
+    without_password,
+)
+from ray_jobs.common.runtime import connect
+from ray_jobs.common.train_driver import Resources, stop_on_signal, train_arms
 
-WHITENING = "whitening.json"
+NORMALISATION = "normalisation.json"
 _log = logging.getLogger(__name__)
 
 
@@ -32,21 +38,21 @@ def plan(config: TrainConfig) -> Sequence[str]:
     """Check features, architectures, earlier checkpoints and write access; say what would be trained."""
     store = FeatureStore(config.features_uri)
     check_features(store, config.loop.batch_size, config.num_workers)
-    paths.check_writable(config.run_uri)
+    paths.check_writable(config.comparison_uri)
     if config.mlflow:
-        require_tracking_server(tracking_uri_for(config.run_uri))
-    mlflow = f" and to MLflow at {without_password(tracking_uri_for(config.run_uri))}" if config.mlflow else ""
+        require_tracking_server(tracking_uri_for(config.comparison_uri))
+    mlflow = f" and to MLflow at {without_password(tracking_uri_for(config.comparison_uri))}" if config.mlflow else ""
     lines = [
         f"Train on {len(store.rows_of_split('train'))} clips of {config.features_uri}, "
         f"validate on {min(len(store.rows_of_split('val')), config.validation.max_clips)}; "
         f"{config.loop.num_steps} steps of {config.loop.batch_size} clips, workers an arm: {config.num_workers}.",
-        f"Metrics go to {config.run_uri}/<arm>/metrics.jsonl{mlflow}.",
+        f"Metrics go to {config.comparison_uri}/<arm>/metrics.jsonl{mlflow}.",
     ]
-    for arm in arm_plans(config, store, whitening=None):
+    for arm in arm_plans(config, store, normalisation=None):
         checkpoint = newest_checkpoint(RunFolder(arm.run_uri))
         if checkpoint:
             arm.identity(store).require_same(checkpoint)
-        start = f"with the weights of {arm.start.uri}" if arm.start else "from the start"
+        start = f"with the weights of {arm.init.uri}" if arm.init else "from the start"
         start = f"from step {checkpoint.step} on" if checkpoint else start
         count = parameter_count(arm.model)[1]
         checkpoints, snapshots = map(size_text, arm.bytes_to_keep())
@@ -59,10 +65,12 @@ def plan(config: TrainConfig) -> Sequence[str]:
 
 def run(config: TrainConfig) -> None:
     """Train all arms to the end. Raises TrainingError naming the arms that failed, KeyboardInterrupt if stopped."""
-    config = replace(config, features_uri=paths.absolute(config.features_uri), run_uri=paths.absolute(config.run_uri))
+    config = replace(
+        config, features_uri=paths.absolute(config.features_uri), comparison_uri=paths.absolute(config.comparison_uri)
+    )
     store = FeatureStore(config.features_uri)
     check_features(store, config.loop.batch_size, config.num_workers)
-    plans = arm_plans(config, store, stored_whitening(paths.join(config.run_uri, WHITENING), store))
+    plans = arm_plans(config, store, stored_normalisation(paths.join(config.comparison_uri, NORMALISATION), store))
     for arm in plans:
         if checkpoint := newest_checkpoint(RunFolder(arm.run_uri)):
             _log.info("%s has been trained up to step %d.", arm.arm, checkpoint.step)
@@ -76,7 +84,9 @@ def run(config: TrainConfig) -> None:
     paths.remove(plans[0].stop_uri)
     for arm in plans:
         paths.write_bytes(RunFolder(arm.run_uri).job_yaml, config_to_yaml(config).encode())
-    comparison = Comparison.describe(config.run_uri, {arm.arm: _parameters(config, arm) for arm in plans}, store)
+    comparison = TrackedComparison.describe(
+        config.comparison_uri, {arm.arm: _parameters(config, arm) for arm in plans}, store
+    )
     with (
         stop_on_signal() as stop,
         connect(min_cpus=len(plans) * config.num_workers),
@@ -94,7 +104,7 @@ def run(config: TrainConfig) -> None:
         raise KeyboardInterrupt
 
 
-def arm_plans(config: TrainConfig, store: FeatureStore, whitening: Whitening | None) -> list[ArmPlan]:
+def arm_plans(config: TrainConfig, store: FeatureStore, normalisation: Normalisation | None) -> list[ArmPlan]:
     """The plans of the chosen arms, in name order. They differ in their network alone.
 
     Raises DmmaError where an arm cannot start from the weights of `init_uri`. One that has a checkpoint of its own does
@@ -103,12 +113,12 @@ def arm_plans(config: TrainConfig, store: FeatureStore, whitening: Whitening | N
     plans = [
         ArmPlan(
             arm=name,
-            run_uri=paths.join(config.run_uri, name),
+            run_uri=paths.join(config.comparison_uri, name),
             features_uri=config.features_uri,
-            stop_uri=paths.join(config.run_uri, "STOP"),
+            stop_uri=paths.join(config.comparison_uri, "STOP"),
             model=config_for_features(config.preset, store.schema, arm.depth, arm.fusion),
-            start=None,
-            whitening=whitening,
+            init=None,
+            normalisation=normalisation,
             seed=config.seed,
             loop=config.loop,
             optim=config.optim,
@@ -121,17 +131,17 @@ def arm_plans(config: TrainConfig, store: FeatureStore, whitening: Whitening | N
     ]
     if not config.init_uri:
         return plans
-    begun_with = {
-        name: checkpoint.record.get("start_sha256", "")
+    init_sha256 = {
+        name: checkpoint.record.get("init_sha256", "")
         for name in config.arms
-        if (checkpoint := newest_checkpoint(RunFolder(paths.join(config.run_uri, name))))
+        if (checkpoint := newest_checkpoint(RunFolder(paths.join(config.comparison_uri, name))))
     }
-    if all(begun_with.get(plan.arm) for plan in plans):
-        return [replace(plan, begun_with=begun_with[plan.arm]) for plan in plans]
-    start = find_start(RunFolder(paths.absolute(config.init_uri)), config.init_step, set(begun_with.values()) - {""})
+    if all(init_sha256.get(plan.arm) for plan in plans):
+        return [replace(plan, init_sha256=init_sha256[plan.arm]) for plan in plans]
+    init = find_init(RunFolder(paths.absolute(config.init_uri)), config.init_step, set(init_sha256.values()) - {""})
     for plan in plans:
-        require_start(start, plan.model, store.schema)
-    return [replace(plan, start=start) for plan in plans]
+        require_init(init, plan.model, store.schema)
+    return [replace(plan, init=init) for plan in plans]
 
 
 def _parameters(config: TrainConfig, arm: ArmPlan) -> dict[str, object]:
@@ -160,8 +170,8 @@ JOB = Job(
     config=TrainConfig,
     plan=plan,
     run=run,
-    example="dmma train --config tiny features_uri=features/demo run_uri=runs/demo",
-    flags={"--run": "run_uri"},
+    example="dmma train --config tiny features_uri=features/demo comparison_uri=runs/demo",
+    flags={"--comparison": "comparison_uri"},
 )
 
 if __name__ == "__main__":

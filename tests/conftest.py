@@ -35,7 +35,7 @@ def ray_cluster(gs_server: StorageEmulator) -> Iterator[None]:
 
     Its logical CPUs leave room for two trainers of two workers each beside their controllers.
     """
-    from ray_jobs.runtime import connect
+    from ray_jobs.common.runtime import connect
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmma_core.encoders.loading import fingerprint
+from dmma_core.encoders.loading import network_fingerprint
 from dmma_core.encoders.torchvision_shim import import_open_clip
 from dmma_core.errors import WeightsError
-from dmma_core.models.products import use_linear
+from dmma_core.models.matmul import use_linear
 from dmma_core.storage.state_dicts import load_strictly, read_state_dict
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images (OpenAI's CLIP, shared by DFN5B)
@@ -209,7 +209,7 @@ class ClipEncoder(nn.Module):
 
     def fingerprint(self) -> str:
         """Identity of architecture, precision and weights."""
-        return fingerprint(asdict(self.config), self.model)
+        return network_fingerprint(asdict(self.config), self.model)
 
     def _tokens(self, captions: Sequence[str]) -> Tensor:
         return self.tokenize(list(captions)).to(self.device)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmma_core.encoders.dpt import DPT_HYBRID_384, DPT_LARGE_384, TINY_DPT, Dpt
-from dmma_core.encoders.loading import fingerprint
+from dmma_core.encoders.loading import network_fingerprint
 from dmma_core.encoders.midas_small import MidasSmall
 from dmma_core.errors import ConfigError
-from dmma_core.models.products import use_linear
+from dmma_core.models.matmul import use_linear
 from dmma_core.storage.state_dicts import read_state_dict
 
 NORMALIZATIONS = ("per_frame", "per_clip", "raw_scaled")
@@ -122,7 +122,7 @@ class DepthEncoder(nn.Module):
         del settings["frames_per_batch"]  # only the last bits depend on it
         settings |= {"version": _VERSION, "scalars": SCALAR_NAMES, "half_precision": self._precision()}
         settings |= {"mean": self.get_buffer("mean_C").tolist(), "std": self.get_buffer("std_C").tolist()}
-        return fingerprint(settings, self.network)
+        return network_fingerprint(settings, self.network)
 
     def _precision(self) -> str:
         return str(_HALF if self.config.half_precision else torch.float32)

@@ -11,7 +11,7 @@ from torch import nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def fingerprint(config: Mapping[str, Any], module: nn.Module) -> str:
+def network_fingerprint(config: Mapping[str, Any], module: nn.Module) -> str:
     """sha256 (hex) over the architecture (JSON values) and every tensor of `module` (name, shape, dtype, bytes)."""
     digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode())
     for name, tensor in sorted(module.state_dict().items()):
@@ -25,7 +25,7 @@ def fill_with_random_weights(module: Module, seed: str) -> Module:
     """Overwrite every parameter with values that depend on `seed` and the parameter's name alone.
 
     Matrices and kernels ~ N(0, 1/fan_in), norm weights 1, biases 0, tokens and embeddings ~ N(0, 0.02²). For stand-in
-    networks, whose name and fingerprint must say that they are random.
+    networks, whose name and network_fingerprint must say that they are random.
     """
     for name, parameter in module.named_parameters():
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmma_core.encoders.loading import fill_with_random_weights, fingerprint
+from dmma_core.encoders.loading import fill_with_random_weights, network_fingerprint
 from dmma_core.errors import WeightsError
-from dmma_core.models.products import use_linear
+from dmma_core.models.matmul import use_linear
 from dmma_core.storage.state_dicts import load_strictly, read_state_dict, unwrap
 
 SEGMENT_FRAMES = 16
@@ -100,7 +100,7 @@ class SynchformerEncoder(nn.Module):
 
     def fingerprint(self) -> str:
         """Identity of architecture, precision and weights; begins with "tiny-random:" for the stand-in."""
-        digest = fingerprint(asdict(self.config), self.vfeat_extractor)
+        digest = network_fingerprint(asdict(self.config), self.vfeat_extractor)
         return f"{self.config.name}:{digest}" if self.config.random_weights else digest
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from dmma_core.errors import DmmaError
 from dmma_core.evaluation.bootstrap import Interval, Statistic, mean_of, paired_interval
-from dmma_core.evaluation.catalogue import METRICS, MetricSpec
+from dmma_core.evaluation.metric_specs import METRIC_SPECS, MetricSpec
 from dmma_core.evaluation.report_file import Report
 from dmma_core.evaluation.set_metrics import set_statistics
 
@@ -106,7 +106,7 @@ def compare(first: Report, second: Report, num_resamples: int = 10_000, seed: in
     unavailable: dict[str, str] = {}
     set_first, missing = set_statistics(first.set_arrays())
     set_second, _ = set_statistics(second.set_arrays())
-    for spec in METRICS:
+    for spec in METRIC_SPECS:
         if spec.name in missing or spec.name in first.record["unavailable"]:
             unavailable[spec.name] = missing.get(spec.name, first.record["unavailable"].get(spec.name, ""))
             continue

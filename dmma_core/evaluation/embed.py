@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmma_core.evaluation.catalogue import NETWORK
+from dmma_core.evaluation.metric_specs import NETWORK
 from dmma_core.evaluation.tagger import load_tagger, tagger_sha256
 
 Float = NDArray[np.float32]

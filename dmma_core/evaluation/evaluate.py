@@ -12,10 +12,10 @@ from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.manifest import Clip, Rejected, read_marker, read_rows
 from dmma_core.data.scenes import read_truth
 from dmma_core.errors import ConfigError, SchemaError
-from dmma_core.evaluation.catalogue import METRICS, NETWORK
 from dmma_core.evaluation.embed import MetricNetwork
 from dmma_core.evaluation.evaluator_config import EvaluatorConfig
 from dmma_core.evaluation.measure import KnownScene, load_sound, measure_clip
+from dmma_core.evaluation.metric_specs import METRIC_SPECS, NETWORK
 from dmma_core.evaluation.metrics.divergence import kl_divergences
 from dmma_core.evaluation.report_file import Report, write_report
 from dmma_core.evaluation.set_metrics import SetArrays, set_statistics, value_of
@@ -148,7 +148,7 @@ def _aggregate(rows: Sequence[Row], arrays: Mapping[str, Any]) -> tuple[dict[str
     """Value of every metric on both sides, and for those without any the reason why."""
     aggregates: dict[str, Any] = {}
     unavailable: dict[str, str] = {}
-    for spec in METRICS:
+    for spec in METRIC_SPECS:
         if spec.per_clip:
             measured = [row for row in rows if spec.name in row["generated"]]
             if measured:

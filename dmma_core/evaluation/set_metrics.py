@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmma_core.evaluation.bootstrap import Counts, Float, Statistic
-from dmma_core.evaluation.catalogue import NETWORK
+from dmma_core.evaluation.metric_specs import NETWORK
 from dmma_core.evaluation.metrics.distance import spearman_of_rows
 from dmma_core.evaluation.metrics.frechet import frechet_distances_of_resamples
 from dmma_core.evaluation.metrics.inception import inception_scores_of_resamples

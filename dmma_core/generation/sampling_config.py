@@ -12,7 +12,7 @@ class SamplingConfig:
     """How latents are drawn. Defaults are MMAudio's: 25 Euler steps, guidance 4.5 (MMAudio, section 4.1).
 
     `solver` is "euler", "midpoint", "heun" or "adaptive", which ignores `num_steps` and chooses steps that err by at
-    most `tolerance` each (relative, and absolute in whitened latents). A `guidance` of at most 1 means none.
+    most `tolerance` each (relative, and absolute in normalised latents). A `guidance` of at most 1 means none.
     `guidance_depth` is a scale of its own for what depth adds (absent: the same as `guidance`). A clip's noise depends
     on `seed` and its clip_id only, so a clip sounds the same whichever other clips are generated with it, and both arms
     start from the same noise.

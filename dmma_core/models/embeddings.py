@@ -54,7 +54,7 @@ class DepthFusion(nn.Module):
     without depth and a trained one without depth can be taken over unchanged.
 
     - `depth="rgb_like"`: the CLIP embedding of the depth video; "scalars": K statistics per frame, logarithms of
-      inverse depth among them (`encoders.depth.SCALAR_NAMES`), whitened; "both": the sum of the two.
+      inverse depth among them (`encoders.depth.SCALAR_NAMES`), normalised; "both": the sum of the two.
     - `fusion="concat"`: correction = W2 silu(W1 [rgb, depth]); "sum": W2 silu(W1 depth); "gated":
       tanh(Wg [rgb, depth]) * silu(W1 depth).
     """
@@ -78,7 +78,7 @@ class DepthFusion(nn.Module):
         return {"empty": Initial("normal", 0.02)}
 
     def set_scalar_statistics(self, mean_K: Tensor, std_K: Tensor) -> None:
-        """Store the training set's statistics, with which the scalars are whitened; until then they enter as they are."""
+        """Store the training set's statistics, with which the scalars are normalised; until then they enter as they are."""
         if self.depth != "rgb_like":
             self.scalar_mean.copy_(mean_K)
             self.scalar_std.copy_(std_K)
@@ -96,8 +96,8 @@ class DepthFusion(nn.Module):
     def _embed(self, depth_BTD: Tensor, scalars_BTK: Tensor) -> Tensor:
         if self.depth == "rgb_like":
             return _unit(depth_BTD)
-        whitened_BTK = (scalars_BTK - self.scalar_mean) / self.scalar_std
-        scalars: Tensor = self.scalars_second(F.silu(self.scalars_first(whitened_BTK)))
+        normalised_BTK = (scalars_BTK - self.scalar_mean) / self.scalar_std
+        scalars: Tensor = self.scalars_second(F.silu(self.scalars_first(normalised_BTK)))
         return scalars if self.depth == "scalars" else _unit(depth_BTD) + scalars
 
 

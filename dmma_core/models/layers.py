@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmma_core.models.products import linear
+from dmma_core.models.matmul import linear
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Conditions:
 class MMDiT(nn.Module):
     """The flow network. Parameters start at zero or one: `initialise` or a checkpoint gives them their values.
 
-    `latent_mean` and `latent_std` ([C], NaN until set) whiten latents: `normalize`, `unnormalize`.
+    `latent_mean` and `latent_std` ([C], NaN until set) normalise latents: `normalize`, `unnormalize`.
     """
 
     latent_mean: Tensor

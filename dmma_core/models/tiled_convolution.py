@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmma_core.models.layers import GatedFeedForward
-from dmma_core.models.products import product_plus, takes_onednn
+from dmma_core.models.matmul import matmul_add, takes_onednn
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def _convolved(even_BPE: Tensor, odd_BPE: Tensor, weights: tuple[Tensor, ...]) -
     """Even and odd outputs; step 2i needs inputs 2i - 1 to 2i + 1, step 2i + 1 needs 2i to 2i + 2."""
     previous_odd = F.pad(odd_BPE[:, :-1], (0, 0, 1, 0))
     next_even = F.pad(even_BPE[:, 1:], (0, 0, 0, 1))
-    inner = product_plus(even_BPE + odd_BPE, weights[1])
-    cross = product_plus(odd_BPE - even_BPE, weights[2])
-    even = product_plus(previous_odd - odd_BPE, weights[0], inner + cross)
-    return even, product_plus(even_BPE - next_even, weights[3], inner.sub_(cross))
+    inner = matmul_add(even_BPE + odd_BPE, weights[1])
+    cross = matmul_add(odd_BPE - even_BPE, weights[2])
+    even = matmul_add(previous_odd - odd_BPE, weights[0], inner + cross)
+    return even, matmul_add(even_BPE - next_even, weights[3], inner.sub_(cross))

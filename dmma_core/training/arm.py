@@ -36,13 +36,13 @@ from dmma_core.training.configs import (
     ValidationConfig,
 )
 from dmma_core.training.ema import PostHocEma
+from dmma_core.training.initial_weights import network_from
 from dmma_core.training.loop import run_training
+from dmma_core.training.normalisation import Normalisation
 from dmma_core.training.optim import build_optimizer
 from dmma_core.training.snapshots import save_snapshot
-from dmma_core.training.start import network_from
-from dmma_core.training.step import StepDraws, TrainingStep, training_draws
+from dmma_core.training.step import StepNoise, TrainingStep, training_noise
 from dmma_core.training.validation import validation_loss
-from dmma_core.training.whitening import Whitening
 from dmma_core.training.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -52,9 +52,9 @@ _log = logging.getLogger(__name__)
 class ArmPlan:
     """Everything one arm needs. Training stops in an orderly way once a file appears at `stop_uri`.
 
-    It begins with the averaged weights and the whitening of the checkpoint `start`, or without one with weights drawn from
-    `seed` and with `whitening`, from which also depth that is added to `start` takes its own. An arm that has a checkpoint
-    of its own needs neither; where it began with other weights than the seed's, `begun_with` is their sha256.
+    It begins with the averaged weights and the normalisation of the checkpoint `init`, or without one with weights drawn from
+    `seed` and with `normalisation`, from which also depth that is added to `init` takes its own. An arm that has a checkpoint
+    of its own needs neither; where it began with other weights than the seed's, `init_sha256` is their sha256.
     """
 
     arm: str
@@ -62,8 +62,8 @@ class ArmPlan:
     features_uri: str
     stop_uri: str
     model: MMDiTConfig
-    start: Checkpoint | None
-    whitening: Whitening | None
+    init: Checkpoint | None
+    normalisation: Normalisation | None
     seed: int
     loop: LoopConfig
     optim: OptimConfig
@@ -71,12 +71,12 @@ class ArmPlan:
     dropout: DropoutConfig
     ema: EmaConfig
     validation: ValidationConfig
-    begun_with: str = ""
+    init_sha256: str = ""
 
     def identity(self, store: FeatureStore) -> RunIdentity:
-        start_sha256 = self.start.record["files"][EMA] if self.start else self.begun_with
+        init_sha256 = self.init.record["files"][EMA] if self.init else self.init_sha256
         model, features = config_to_dict(self.model), store.schema.to_dict()
-        return RunIdentity(self.arm, self.seed, model, features, store.fingerprint, start_sha256)
+        return RunIdentity(self.arm, self.seed, model, features, store.fingerprint, init_sha256)
 
     def bytes_to_keep(self) -> tuple[int, int]:
         """Bytes of checkpoints, at most, and of snapshots that a whole run keeps on storage.
@@ -126,33 +126,33 @@ def train_arm(plan: ArmPlan, workers: Workers) -> bool:
 
 def _prepared_batches(
     plan: ArmPlan, store: FeatureStore, first_sample: int, workers: Workers
-) -> Generator[tuple[ClipBatch, StepDraws], None, None]:
-    """Batches of this worker with their draws, on its device. A thread prepares them: at the published sizes the draws
+) -> Generator[tuple[ClipBatch, StepNoise], None, None]:
+    """Batches of this worker with their noise, on its device. A thread prepares them: at the published sizes the noise
     alone take 0.3 ms a clip."""
     order = SampleOrder([Source(0, store.rows_of_split("train"))], plan.seed)
     batches = training_batches([store], order, first_sample, plan.loop.batch_size, workers.rank, workers.size)
 
-    def prepare(_: int) -> tuple[ClipBatch, StepDraws]:
+    def prepare(_: int) -> tuple[ClipBatch, StepNoise]:
         batch = next(batches)
-        return batch.to(workers.device), training_draws(batch, plan.seed).to(workers.device)
+        return batch.to(workers.device), training_noise(batch, plan.seed).to(workers.device)
 
     return read_ahead(prepare)
 
 
 def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingState:
-    """Network with its first values and whitening, optimiser and averages, at step 0, on the worker's device.
+    """Network with its first values and normalisation, optimiser and averages, at step 0, on the worker's device.
 
     Raises CheckpointError where the plan is one for going on.
     """
-    if plan.begun_with:
+    if plan.init_sha256:
         raise CheckpointError(
             f"{plan.run_uri} had a checkpoint to go on from, which is gone.", remedy="Run the same command again."
         )
-    assert plan.whitening is not None
-    start, whitening = plan.start, plan.whitening
-    model = network_from(start, plan.model, plan.seed) if start else _fresh_network(plan, whitening, store)
-    if start is None or start.record["model"]["depth"] == "off":
-        scalars = whitening.depth_scalars
+    assert plan.normalisation is not None
+    init, normalisation = plan.init, plan.normalisation
+    model = network_from(init, plan.model, plan.seed) if init else _fresh_network(plan, normalisation, store)
+    if init is None or init.record["model"]["depth"] == "off":
+        scalars = normalisation.depth_scalars
         model.set_depth_scalar_statistics(torch.tensor(scalars.mean), torch.tensor(scalars.std))
     return _state_of(model, plan, workers)
 
@@ -163,11 +163,11 @@ def _state_of(model: MMDiT, plan: ArmPlan, workers: Workers) -> TrainingState:
     return TrainingState(model, build_optimizer(model, plan.optim), ema)
 
 
-def _fresh_network(plan: ArmPlan, whitening: Whitening, store: FeatureStore) -> MMDiT:
+def _fresh_network(plan: ArmPlan, normalisation: Normalisation, store: FeatureStore) -> MMDiT:
     """Weights of the seed. "No text" is the encoder's own embedding of an empty caption, as in the published training."""
     model = MMDiT(plan.model)
     initialise(model, plan.seed)
-    model.set_latent_statistics(torch.tensor(whitening.latent.mean), torch.tensor(whitening.latent.std))
+    model.set_latent_statistics(torch.tensor(normalisation.latent.mean), torch.tensor(normalisation.latent.std))
     with torch.no_grad():
         model.empty_text.copy_(torch.from_numpy(store.empty_text.astype("float32")))
     return model

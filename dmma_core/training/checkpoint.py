@@ -34,7 +34,7 @@ class RunIdentity:
     """What must stay the same for a run to go on: architecture, features, arm and seed. All plain values.
 
     `model` is the configuration of the network, `features` the feature schema (`FeatureSchema.to_dict`),
-    `features_fingerprint` the contents of the feature set, `start_sha256` the weights that training began with ("" for
+    `features_fingerprint` the contents of the feature set, `init_sha256` the weights that training began with ("" for
     those of the seed).
     """
 
@@ -43,7 +43,7 @@ class RunIdentity:
     model: Mapping[str, Any]
     features: Mapping[str, Any]
     features_fingerprint: str
-    start_sha256: str = ""
+    init_sha256: str = ""
 
     def require_same(self, checkpoint: Checkpoint) -> None:
         """Raise CheckpointError, naming what differs, unless `checkpoint` is of this run."""
@@ -51,31 +51,31 @@ class RunIdentity:
         if STATE not in record["files"]:
             raise CheckpointError(
                 f"{checkpoint.uri} holds a network alone, without what is needed to go on training.",
-                remedy="Start another run from it: give its run as init_uri, and another run_uri.",
+                remedy="Start another run from it: give its run as init_uri, and another comparison_uri.",
             )
         mine = dict(self.model)
         if differing := sorted(key for key in {*mine, *record["model"]} if mine.get(key) != record["model"].get(key)):
             pairs = ", ".join(f"{key} {record['model'].get(key)!r} (now {mine.get(key)!r})" for key in differing[:5])
             raise CheckpointError(
                 f"{checkpoint.uri} holds another architecture: {pairs}.",
-                remedy="Train with the settings the run was started with, or give another run_uri.",
+                remedy="Train with the settings the run was started with, or give another comparison_uri.",
             )
         if record["features_fingerprint"] != self.features_fingerprint:
             raise CheckpointError(
                 f"{checkpoint.uri} was trained on another feature set "
                 f"({record['features_fingerprint'][:12]}, now {self.features_fingerprint[:12]}).",
-                remedy="Give the feature set the run was started with, or another run_uri.",
+                remedy="Give the feature set the run was started with, or another comparison_uri.",
             )
-        if record["start_sha256"] != self.start_sha256:
+        if record["init_sha256"] != self.init_sha256:
             raise CheckpointError(
                 f"{checkpoint.uri} began with other weights than are given now.",
-                remedy="Give the init_uri that the run was started with, or another run_uri.",
+                remedy="Give the init_uri that the run was started with, or another comparison_uri.",
             )
         for name in ("arm", "seed"):
             if record[name] != getattr(self, name):
                 raise CheckpointError(
                     f"{checkpoint.uri} was trained with {name} {record[name]!r}, now {getattr(self, name)!r}.",
-                    remedy=f"Set {name} to {record[name]!r}, or give another run_uri.",
+                    remedy=f"Set {name} to {record[name]!r}, or give another comparison_uri.",
                 )
 
 
@@ -116,7 +116,7 @@ def save_checkpoint(
         "model": dict(identity.model),
         "features": dict(identity.features),
         "features_fingerprint": identity.features_fingerprint,
-        "start_sha256": identity.start_sha256,
+        "init_sha256": identity.init_sha256,
         "ema": {"step": state.ema.step, "sigma_rel": ema.sigma_rel, "tracked_sigma_rel": list(ema.tracked_sigma_rel)},
     }
     checkpoint = write_checkpoint(folder, tensors, record)

@@ -17,7 +17,7 @@ from dmma_core.errors import TrainingError
 from dmma_core.storage.metrics_log import Point
 from dmma_core.training.checkpoint import TrainingState
 from dmma_core.training.configs import LoopConfig
-from dmma_core.training.step import StepDraws, StepResult, TrainingStep
+from dmma_core.training.step import StepNoise, StepResult, TrainingStep
 from dmma_core.training.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class _Interval:
 def run_training(
     step: TrainingStep,
     state: TrainingState,
-    batches: Iterator[tuple[ClipBatch, StepDraws]],
+    batches: Iterator[tuple[ClipBatch, StepNoise]],
     validate: Callable[[], float],
     config: LoopConfig,
     snapshot_every: int,
@@ -59,7 +59,7 @@ def run_training(
 ) -> bool:
     """Train from `state` up to `config.num_steps`; False if it was asked to stop before.
 
-    `batches`, with their random draws, are on the workers' device and start at sample `state.samples`. Raises
+    `batches`, with their random noise, are on the workers' device and start at sample `state.samples`. Raises
     TrainingError where a loss or the gradient is not finite: every checkpoint is then untouched.
     """
     started_s = time.monotonic() - state.wall_s
@@ -80,9 +80,9 @@ def run_training(
         log_validation()
     while state.step < config.num_steps and not stopped:
         begun_s = time.monotonic()
-        batch, draws = next(batches)
+        batch, noise = next(batches)
         interval.waited_s += time.monotonic() - begun_s
-        result = step(batch, draws, state.step)
+        result = step(batch, noise, state.step)
         if not result.is_finite:
             found = f"loss {result.loss}, gradient norm {result.grad_norm}"
             raise _diverged(found, state, saved_step, result.learning_rate)

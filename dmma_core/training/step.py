@@ -1,4 +1,4 @@
-"""One flow-matching training step. Every random draw is a function of (seed, sample number) alone.
+"""One flow-matching training step. All its randomness is a function of (seed, sample number) alone.
 
 Rank, batch composition and number of workers therefore change nothing: sample 4711 gets the same noise, time and
 dropped conditions in every run with the same seed, in both arms.
@@ -23,7 +23,7 @@ VelocityModel = Callable[[Tensor, Tensor, ConditionFeatures], Tensor]
 
 
 @dataclass(frozen=True)
-class StepDraws:
+class StepNoise:
     """All randomness of one step: standard normals and uniforms in [0, 1)."""
 
     posterior_noise_BLC: Tensor
@@ -33,13 +33,13 @@ class StepDraws:
     depth_uniform_B: Tensor
     text_uniform_B: Tensor
 
-    def to(self, device: torch.device) -> "StepDraws":
+    def to(self, device: torch.device) -> "StepNoise":
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return replace(self, **moved)
 
 
-def draw(keys: Sequence[tuple[int, int]], latent_length: int, latent_channels: int) -> StepDraws:
-    """Draws of one step, on the CPU; row b comes from the counter-based generator (Philox) with key `keys[b]`.
+def noise_of(keys: Sequence[tuple[int, int]], latent_length: int, latent_channels: int) -> StepNoise:
+    """Noise of one step, on the CPU; row b comes from the counter-based generator (Philox) with key `keys[b]`.
 
     A training sample's key is (seed, sample number).
     """
@@ -54,16 +54,16 @@ def draw(keys: Sequence[tuple[int, int]], latent_length: int, latent_channels: i
         generator.standard_normal(dtype=np.float32, out=normals[1, row])
     posterior_noise, prior = torch.from_numpy(normals)
     video, depth, text = torch.from_numpy(uniforms)
-    return StepDraws(posterior_noise, prior, torch.from_numpy(times), video, depth, text)
+    return StepNoise(posterior_noise, prior, torch.from_numpy(times), video, depth, text)
 
 
-def training_draws(batch: ClipBatch, seed: int) -> StepDraws:
-    """The draws of a training batch, from its sample numbers."""
+def training_noise(batch: ClipBatch, seed: int) -> StepNoise:
+    """The noise of a training batch, from its sample numbers."""
     _, length, channels = batch.latent_mean_BLC.shape
-    return draw([(seed, sample) for sample in batch.sample_B.tolist()], length, channels)
+    return noise_of([(seed, sample) for sample in batch.sample_B.tolist()], length, channels)
 
 
-def sample_latents(batch: ClipBatch, noise_BLC: Tensor) -> Tensor:
+def sample_posterior(batch: ClipBatch, noise_BLC: Tensor) -> Tensor:
     """A sample of every clip's audio posterior, float32 [B, L, C], not yet normalised."""
     return batch.latent_mean_BLC.float() + batch.latent_std_BLC.float() * noise_BLC
 
@@ -84,13 +84,13 @@ def condition_features(
     )
 
 
-def drop_conditions(batch: ClipBatch, draws: StepDraws, config: DropoutConfig) -> ConditionFeatures:
+def drop_conditions(batch: ClipBatch, noise: StepNoise, config: DropoutConfig) -> ConditionFeatures:
     """The conditions that are left after condition dropout."""
-    keep_video_B = draws.video_uniform_B >= config.video
-    keep_depth_B = draws.depth_uniform_B >= config.depth
+    keep_video_B = noise.video_uniform_B >= config.video
+    keep_depth_B = noise.depth_uniform_B >= config.depth
     if config.depth_with_video:
         keep_depth_B = keep_depth_B & keep_video_B
-    return condition_features(batch, keep_video_B, keep_depth_B, draws.text_uniform_B >= config.text)
+    return condition_features(batch, keep_video_B, keep_depth_B, noise.text_uniform_B >= config.text)
 
 
 def loss_per_clip(
@@ -134,15 +134,15 @@ class TrainingStep:
     schedule: ScheduleConfig
     dropout: DropoutConfig
 
-    def __call__(self, batch: ClipBatch, draws: StepDraws, step: int) -> StepResult:
+    def __call__(self, batch: ClipBatch, noise: StepNoise, step: int) -> StepResult:
         """Do step number `step` (0, 1, …). Where loss or gradient is not finite, nothing is updated."""
         rate = learning_rate(self.schedule, self.optim.learning_rate, step)
         set_learning_rate(self.optimizer, rate)
-        latent_BLC = self.model.normalize(sample_latents(batch, draws.posterior_noise_BLC))
-        time_B = logit_normal_times(draws.time_normal_B)
-        features = drop_conditions(batch, draws, self.dropout)
+        latent_BLC = self.model.normalize(sample_posterior(batch, noise.posterior_noise_BLC))
+        time_B = logit_normal_times(noise.time_normal_B)
+        features = drop_conditions(batch, noise, self.dropout)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = loss_per_clip(self.velocity, latent_BLC, draws.prior_BLC, time_B, features).mean()
+        loss = loss_per_clip(self.velocity, latent_BLC, noise.prior_BLC, time_B, features).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(clip_gradients(self.model, self.optim.max_grad_norm))
         is_finite = bool(np.isfinite(norm))

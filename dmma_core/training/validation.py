@@ -11,7 +11,7 @@ from dmma_core.data.feature_store import FeatureStore
 from dmma_core.flow.path import logit_normal_times
 from dmma_core.models.mmdit import MMDiT
 from dmma_core.training.configs import ValidationConfig
-from dmma_core.training.step import condition_features, draw, loss_per_clip, sample_latents
+from dmma_core.training.step import condition_features, loss_per_clip, noise_of, sample_posterior
 from dmma_core.training.workers import Workers
 
 
@@ -34,12 +34,12 @@ def validation_loss(
         features = condition_features(batch, everything_B, everything_B, everything_B)
         for quantile in quantiles:
             keys = [(seed, _key(store.clips[row].clip_id, quantile)) for row in chunk]
-            draws = draw(keys, *batch.latent_mean_BLC.shape[1:])
+            noise = noise_of(keys, *batch.latent_mean_BLC.shape[1:])
             normal_B = torch.full((len(chunk),), NormalDist().inv_cdf(quantile))
-            draws = replace(draws, time_normal_B=normal_B).to(workers.device)
-            latent_BLC = model.normalize(sample_latents(batch, draws.posterior_noise_BLC))
-            time_B = logit_normal_times(draws.time_normal_B)
-            loss_B = loss_per_clip(model, latent_BLC, draws.prior_BLC, time_B, features)
+            noise = replace(noise, time_normal_B=normal_B).to(workers.device)
+            latent_BLC = model.normalize(sample_posterior(batch, noise.posterior_noise_BLC))
+            time_B = logit_normal_times(noise.time_normal_B)
+            loss_B = loss_per_clip(model, latent_BLC, noise.prior_BLC, time_B, features)
             total += float(loss_B.double().sum())
             count += len(chunk)
     total, clips = workers.total(total, count)

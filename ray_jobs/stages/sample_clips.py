@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import ray
 
 from dmma_core.data.scenes import SceneConfig
-from dmma_core.encoders.pretraining_data import Samples, sample_clips
+from dmma_core.encoders.pretraining.data import Samples, sample_clips
 
 _CLIPS_PER_TASK = 16
 _IN_FLIGHT_PER_CPU = 2

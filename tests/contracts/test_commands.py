@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from dmma_core.storage import weights
-from ray_jobs import doctor
-from ray_jobs.cli import JOBS
-from ray_jobs.weights import arguments_parser
+from ray_jobs.common.cli import JOBS, module_name
+from ray_jobs.tools import doctor
+from ray_jobs.tools.weights import arguments_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -40,7 +40,7 @@ def require_accepted(words: list[str], folder: Path) -> None:
         place.mkdir(exist_ok=True)
     name, *rest = words[1:] if words[0] == "dmma" else [words[2].removeprefix("ray_jobs."), *words[3:]]
     assert name in JOBS, words
-    module = importlib.import_module(f"ray_jobs.{name.replace('-', '_')}")
+    module = importlib.import_module(module_name(name))
     if not rest:  # a mention
         return
     if hasattr(module, "JOB"):
@@ -71,7 +71,7 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_the_example_of_a_job(name: str, tmp_path: Path) -> None:
-    job = getattr(importlib.import_module(f"ray_jobs.{name.replace('-', '_')}"), "JOB", None)
+    job = getattr(importlib.import_module(module_name(name)), "JOB", None)
     for line in job.example.splitlines() if job else ():
         words = shlex.split(line, comments=True)
         assert words[:2] == ["dmma", name]

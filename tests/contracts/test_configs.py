@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from dmma_core.config_loading import load_config
-from ray_jobs.cli import JOBS
-from ray_jobs.job import CONFIG_ROOT, Job
+from ray_jobs.common.cli import JOBS, module_name
+from ray_jobs.common.job import CONFIG_ROOT, Job
 
 FILES = sorted(CONFIG_ROOT.glob("*/*.yaml"))
 
 
 def job_named(name: str) -> Job:
-    return importlib.import_module(f"ray_jobs.{name.replace('-', '_')}").JOB
+    return importlib.import_module(module_name(name)).JOB
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -24,7 +24,7 @@ def test_shipped_config_fits_its_job(file: Path) -> None:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_every_job_answers_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module = importlib.import_module(f"ray_jobs.{name.replace('-', '_')}")
+    module = importlib.import_module(module_name(name))
     with pytest.raises(SystemExit) as stop:
         getattr(module, "JOB", module).main(["--help"])
     assert stop.value.code == 0

@@ -37,7 +37,7 @@ def jobs_of_the_chain(work: Path) -> list[list[str]]:
             *("cleaning.val_fraction=0.25", "cleaning.test_fraction=0.25"),
         ],
         ["ray_jobs.extract", f"manifest_uri={at['manifest']}", f"out_uri={at['features']}"],
-        ["ray_jobs.train", f"features_uri={at['features']}", f"run_uri={at['runs']}", *training],
+        ["ray_jobs.train", f"features_uri={at['features']}", f"comparison_uri={at['runs']}", *training],
     ]
     for arm in ("baseline", "depth"):
         chain += [

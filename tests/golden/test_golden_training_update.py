@@ -10,7 +10,7 @@ from dmma_core.data.batching import ClipBatch
 from dmma_core.models.mmaudio_interop import official_shapes, state_to_official
 from dmma_core.training.configs import DropoutConfig, OptimConfig, ScheduleConfig
 from dmma_core.training.optim import build_optimizer, clip_gradients
-from dmma_core.training.step import StepDraws, TrainingStep, drop_conditions
+from dmma_core.training.step import StepNoise, TrainingStep, drop_conditions
 from helpers.golden import GoldenFile, fill_tensor, golden_file, golden_names
 from helpers.golden_mmdit import TOLERANCE, golden_config, golden_features, golden_network
 
@@ -32,9 +32,9 @@ def batch_of(file: GoldenFile) -> ClipBatch:
     )
 
 
-def draws_of(file: GoldenFile) -> StepDraws:
+def draws_of(file: GoldenFile) -> StepNoise:
     """The published draws; depth follows the video, so its own draw never drops it."""
-    return StepDraws(
+    return StepNoise(
         posterior_noise_BLC=file["draw.a_randn"],
         prior_BLC=file["draw.x0"],
         time_normal_B=file["draw.t_randn"],

@@ -18,7 +18,7 @@ from dmma_core.training.configs import (
     ValidationConfig,
 )
 from dmma_core.training.ema import EmaSnapshot, add_up, solve_synthesis
-from dmma_core.training.whitening import whitening_of
+from dmma_core.training.normalisation import normalisation_of
 from dmma_core.training.workers import Workers
 
 ALONE = Workers(torch.device("cpu"))
@@ -40,8 +40,8 @@ def small_plan(folder: Path, store: FeatureStore, depth: str = "off", arm: str =
         features_uri=store.uri,
         stop_uri=str(folder / "STOP"),
         model=model,
-        start=None,
-        whitening=whitening_of(store),
+        init=None,
+        normalisation=normalisation_of(store),
         seed=3,
         loop=LoopConfig(**{**intervals, **loop}),
         optim=OptimConfig(learning_rate=1e-3),

@@ -6,8 +6,8 @@ import pytest
 
 from dmma_core.config_loading import load_config
 from dmma_core.job_configs import DemoConfig
+from ray_jobs.common.job import config_path
 from ray_jobs.demo import JOB, name_of, steps
-from ray_jobs.job import config_path
 
 
 def test_every_step_is_a_job_with_settings_that_it_knows(tmp_path: Path) -> None:

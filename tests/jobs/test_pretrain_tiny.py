@@ -7,7 +7,7 @@ import torch
 
 from dmma_core.encoders.clip import tiny_clip
 from dmma_core.encoders.depth import tiny_depth
-from dmma_core.encoders.pretraining_files import read_card
+from dmma_core.encoders.pretraining.files import read_card
 from dmma_core.evaluation.tagger import load_tagger
 from ray_jobs.pretrain_tiny import JOB
 

@@ -16,9 +16,10 @@ from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import MARKER, RunFolder
 from helpers.features import write_feature_set
-from ray_jobs import sync_metrics, train
-from ray_jobs.reporting import Comparison, log_artifacts
-from ray_jobs.reporting import sync_metrics as upload
+from ray_jobs import train
+from ray_jobs.common.reporting import TrackedComparison, log_artifacts
+from ray_jobs.common.reporting import sync_metrics as upload
+from ray_jobs.tools import sync_metrics
 
 DEAD_SERVER = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
@@ -33,11 +34,11 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def settings(store: FeatureStore, run_uri: Path | str, num_steps: int, *more: str) -> list[str]:
+def settings(store: FeatureStore, comparison_uri: Path | str, num_steps: int, *more: str) -> list[str]:
     loop = {"num_steps": num_steps, "batch_size": 4, "log_every": 2, "validate_every": 2, "checkpoint_every": 2}
     return [
         f"features_uri={store.uri}",
-        f"run_uri={run_uri}",
+        f"comparison_uri={comparison_uri}",
         "preset=tiny",
         "device=cpu",
         *(f"loop.{name}={value}" for name, value in loop.items()),
@@ -48,16 +49,16 @@ def settings(store: FeatureStore, run_uri: Path | str, num_steps: int, *more: st
     ]
 
 
-def steps_of(run_uri: Path | str, arm: str) -> list[int]:
-    return RunFolder(f"{run_uri}/{arm}").complete_steps()
+def steps_of(comparison_uri: Path | str, arm: str) -> list[int]:
+    return RunFolder(f"{comparison_uri}/{arm}").complete_steps()
 
 
-def points_on_server(run_uri: Path | str, arm: str) -> dict[str, list[int]]:
+def points_on_server(comparison_uri: Path | str, arm: str) -> dict[str, list[int]]:
     """Metric name -> samples of every stored value, in order, from the default SQLite file."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{run_uri.parent.parent}/mlflow/mlflow.db")
-    run_id = paths.read_json(str(run_uri / "mlflow.json"))["arms"][arm]
+    client = MlflowClient(tracking_uri=f"sqlite:///{comparison_uri.parent.parent}/mlflow/mlflow.db")
+    run_id = paths.read_json(str(comparison_uri / "mlflow.json"))["arms"][arm]
     names = client.get_run(run_id).data.metrics
     return {name: sorted(m.step for m in client.get_metric_history(run_id, name)) for name in names}
 
@@ -65,12 +66,12 @@ def points_on_server(run_uri: Path | str, arm: str) -> dict[str, list[int]]:
 @pytest.fixture(scope="module")
 def trained(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     """Both arms trained for two steps with MLflow in its default place, then to four with a dead server."""
-    run_uri = tmp_path_factory.mktemp("work") / "runs" / "small"
-    assert train.JOB.main(settings(store, run_uri, 2)) == 0
+    comparison_uri = tmp_path_factory.mktemp("work") / "runs" / "small"
+    assert train.JOB.main(settings(store, comparison_uri, 2)) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", DEAD_SERVER)
-        assert train.JOB.main(settings(store, run_uri, 4)) == 0
-    return run_uri
+        assert train.JOB.main(settings(store, comparison_uri, 4)) == 0
+    return comparison_uri
 
 
 def test_both_arms_train_and_go_on(trained: Path) -> None:
@@ -107,7 +108,7 @@ def test_what_a_dead_server_missed_is_uploaded_afterwards_once(
         assert sync_metrics.JOB.main([str(trained)]) == 0
         assert points_on_server(trained, "depth")["val/loss"] == [0, 8, 16]
     assert points_on_server(trained, "baseline")["train/loss"] == [8, 16]
-    assert upload(Comparison.read(str(trained))) == 0
+    assert upload(TrackedComparison.read(str(trained))) == 0
 
 
 def test_mlflow_shows_one_experiment_with_the_arms_below_a_parent(trained: Path, store: FeatureStore) -> None:
@@ -152,26 +153,26 @@ def test_artifacts_without_a_server_are_a_warning(
 def test_one_arm_failing_leaves_the_other_unharmed(
     trained: Path, store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_uri = tmp_path / "runs" / "copy"
-    shutil.copytree(trained, run_uri)
-    marker = run_uri / "depth/checkpoints/step=000000004" / MARKER
+    comparison_uri = tmp_path / "runs" / "copy"
+    shutil.copytree(trained, comparison_uri)
+    marker = comparison_uri / "depth/checkpoints/step=000000004" / MARKER
     paths.write_json(str(marker), {**paths.read_json(str(marker)), "features_fingerprint": "0" * 64})
-    assert train.JOB.main(settings(store, run_uri, 6, "mlflow=false")) == 1
+    assert train.JOB.main(settings(store, comparison_uri, 6, "mlflow=false")) == 1
     said = capsys.readouterr().err
     assert "Arm depth failed" in said
     assert "another feature set" in said
     assert "Not affected: baseline" in said
-    assert steps_of(run_uri, "baseline")[-1] == 6
-    assert steps_of(run_uri, "depth")[-1] == 4
+    assert steps_of(comparison_uri, "baseline")[-1] == 6
+    assert steps_of(comparison_uri, "depth")[-1] == 4
 
 
-def after_first_points(run_uri: Path | str, arm: str, act: Callable[[], None]) -> threading.Thread:
+def after_first_points(comparison_uri: Path | str, arm: str, act: Callable[[], None]) -> threading.Thread:
     """Do something once the arm has trained a few steps."""
 
     def wait_and_act() -> None:
         limit_s = time.monotonic() + 240
         while time.monotonic() < limit_s:
-            points = read_metrics(RunFolder(f"{run_uri}/{arm}").metrics)
+            points = read_metrics(RunFolder(f"{comparison_uri}/{arm}").metrics)
             if points and points[-1]["step"] >= 4:
                 act()
                 return
@@ -192,28 +193,28 @@ def kill_one_worker() -> None:
 def test_goes_on_after_the_death_of_one_of_two_workers_with_its_run_on_a_bucket(
     store: FeatureStore, bucket: str, ray_cluster: None
 ) -> None:
-    run_uri = f"{bucket}/runs/killed"
-    killer = after_first_points(run_uri, "baseline", kill_one_worker)
-    assert train.JOB.main(settings(store, run_uri, 16, "only=[baseline]", "num_workers=2", "mlflow=false")) == 0
+    comparison_uri = f"{bucket}/runs/killed"
+    killer = after_first_points(comparison_uri, "baseline", kill_one_worker)
+    assert train.JOB.main(settings(store, comparison_uri, 16, "only=[baseline]", "num_workers=2", "mlflow=false")) == 0
     assert not killer.is_alive()
-    assert steps_of(run_uri, "baseline")[-1] == 16
-    points = read_metrics(RunFolder(f"{run_uri}/baseline").metrics)
+    assert steps_of(comparison_uri, "baseline")[-1] == 16
+    points = read_metrics(RunFolder(f"{comparison_uri}/baseline").metrics)
     assert [point["step"] for point in points if "val/loss" in point] == list(range(0, 17, 2))
-    assert "ray-train" not in paths.list_folders(run_uri)
+    assert "ray-train" not in paths.list_folders(comparison_uri)
 
 
 def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(
     store: FeatureStore, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_uri = tmp_path / "runs" / "stopped"
-    command = settings(store, run_uri, 2000, "only=[depth]", "loop.checkpoint_every=2000", "mlflow=false")
-    after_first_points(run_uri, "depth", lambda: os.kill(os.getpid(), signal.SIGINT))
+    comparison_uri = tmp_path / "runs" / "stopped"
+    command = settings(store, comparison_uri, 2000, "only=[depth]", "loop.checkpoint_every=2000", "mlflow=false")
+    after_first_points(comparison_uri, "depth", lambda: os.kill(os.getpid(), signal.SIGINT))
     assert train.JOB.main(command) == 130
     assert "run the same command to go on" in capsys.readouterr().err
-    (stopped,) = steps_of(run_uri, "depth")
+    (stopped,) = steps_of(comparison_uri, "depth")
     assert 4 <= stopped < 2000
     assert train.JOB.main([*command, f"loop.num_steps={stopped + 1}"]) == 0
-    assert steps_of(run_uri, "depth") == [stopped, stopped + 1]
+    assert steps_of(comparison_uri, "depth") == [stopped, stopped + 1]
 
 
 def test_dry_run_checks_everything_and_changes_nothing(
@@ -235,7 +236,7 @@ def test_dry_run_checks_everything_and_changes_nothing(
         ("preset=huge", "no network preset 'huge'"),
         ("arms.depth.depth=sideways", "depth is 'sideways'"),
         ("num_workers=3", "cannot be split among 3 workers"),
-        ("run_uri=/proc/nothing", "could not be|may not be|There is no"),
+        ("comparison_uri=/proc/nothing", "could not be|may not be|There is no"),
         ("loop.nmu_steps=3", "Did you mean"),
     ],
 )

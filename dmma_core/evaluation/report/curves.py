@@ -9,7 +9,7 @@ from dmma_core.errors import IncompleteError
 from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import RunFolder
 
-METRICS = ("train/loss", "val/loss")
+CURVES = ("train/loss", "val/loss")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def read_curves(run_uri: str) -> dict[str, Curve]:
     """
     uri = RunFolder(run_uri).metrics
     points = read_metrics(uri)
-    found = {name: [(p["samples"], p[name]) for p in points if name in p] for name in METRICS}
+    found = {name: [(p["samples"], p[name]) for p in points if name in p] for name in CURVES}
     if not any(found.values()):
         raise IncompleteError(f"{uri} holds no losses.", remedy="Bring the run folder back to compare loss curves.")
     return {name: Curve(*np.array(sorted(pairs), np.float64).T) for name, pairs in found.items() if pairs}

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dmma_core.encoders.loading import fill_with_random_weights, fingerprint
+from dmma_core.encoders.loading import fill_with_random_weights, network_fingerprint
 
 
 def _linear(seed: str = "a") -> nn.Linear:
@@ -12,10 +12,10 @@ def _linear(seed: str = "a") -> nn.Linear:
 
 def test_the_fingerprint_follows_architecture_and_every_weight() -> None:
     module = _linear()
-    base = fingerprint({"width": 3}, module)
-    assert base == fingerprint({"width": 3}, _linear())
-    assert base != fingerprint({"width": 4}, module)
+    base = network_fingerprint({"width": 3}, module)
+    assert base == network_fingerprint({"width": 3}, _linear())
+    assert base != network_fingerprint({"width": 4}, module)
     with torch.no_grad():
         module.bias[1] += 1e-7
-    assert base != fingerprint({"width": 3}, module)
-    assert fingerprint({}, _linear()) != fingerprint({}, _linear().half())
+    assert base != network_fingerprint({"width": 3}, module)
+    assert network_fingerprint({}, _linear()) != network_fingerprint({}, _linear().half())

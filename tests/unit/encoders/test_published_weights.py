@@ -27,7 +27,7 @@ from dmma_core.models.mmdit import MMDiT
 from dmma_core.storage.state_dicts import read_state_dict
 from helpers.conditions import shaken, short_config
 from helpers.golden import fill_state_dict
-from ray_jobs.weights import main
+from ray_jobs.tools.weights import main
 
 FLOW = short_config()
 DEEP = replace(FLOW, depth="rgb_like", fusion="deepmmaudio")

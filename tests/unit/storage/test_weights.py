@@ -14,7 +14,7 @@ from dmma_core.errors import StorageError, WeightsError
 from dmma_core.storage import download as download_module
 from dmma_core.storage import paths, weights
 from dmma_core.storage.weights_registry import FILES, GROUPS, NON_COMMERCIAL
-from ray_jobs.weights import main
+from ray_jobs.tools.weights import main
 
 DATA = np.random.default_rng(0).bytes((3 << 20) + 17)
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -88,10 +88,10 @@ def test_a_killed_session_leaves_no_trace(store: FeatureStore, straight: ArmPlan
         from dmma_core.training import arm
         from helpers.training import ALONE, small_plan
         class Killed(arm.TrainingStep):
-            def __call__(self, batch, draws, step):
+            def __call__(self, batch, noise, step):
                 if step == 5:
                     os.kill(os.getpid(), 9)
-                return super().__call__(batch, draws, step)
+                return super().__call__(batch, noise, step)
         arm.TrainingStep = Killed
         torch.set_num_threads(1)
         arm.train_arm(small_plan(Path({str(tmp_path)!r}), FeatureStore({store.uri!r}), "both", num_steps=7, checkpoint_every=3), ALONE)
@@ -199,7 +199,7 @@ def test_checkpoint_alone_rebuilds_the_network(straight: ArmPlan, store: Feature
     model = MMDiT(config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri))
     checkpoint.load_into(model, EMA)
     assert model.config == straight.model
-    torch.testing.assert_close(model.latent_mean, torch.tensor(straight.whitening.latent.mean))
+    torch.testing.assert_close(model.latent_mean, torch.tensor(straight.normalisation.latent.mean))
     other = MMDiT(config_for_features("tiny", store.schema))
     with pytest.raises(CheckpointError, match="another architecture"):
         checkpoint.load_into(other, EMA)

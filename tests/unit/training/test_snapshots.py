@@ -11,11 +11,11 @@ from dmma_core.data.feature_store import FeatureStore
 from dmma_core.errors import CheckpointError, ConfigError, StorageError
 from dmma_core.storage.run_folder import EMA, MARKER, RunFolder
 from dmma_core.training.arm import ArmPlan, train_arm
+from dmma_core.training.initial_weights import network_from, require_init
 from dmma_core.training.snapshots import average_afterwards, read_snapshot, snapshot_steps
-from dmma_core.training.start import network_from, require_start
 from helpers.features import write_feature_set
 from helpers.training import ALONE, small_plan, synthesised
-from ray_jobs.weights import main
+from ray_jobs.tools.weights import main
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def test_averages_become_runs_like_any_other(plan: ArmPlan, store: FeatureStore,
         assert (found.record["ema"]["sigma_rel"], set(found.record["files"])) == (sigma_rel, {EMA})
         averaged, expected = found.read(EMA), synthesised(snapshots, sigma_rel)
         assert all(torch.equal(averaged[name], value) for name, value in expected.items())
-        require_start(found, plan.model, store.schema)
+        require_init(found, plan.model, store.schema)
         model = network_from(found, plan.model, seed=0)
-        torch.testing.assert_close(model.latent_std, torch.tensor(plan.whitening.latent.std))
+        torch.testing.assert_close(model.latent_std, torch.tensor(plan.normalisation.latent.std))
     tracked = read_snapshot(run, 16).averages[0.05]
     made = written[0].read(EMA)
     assert all(torch.allclose(made[name], value, atol=1e-5, rtol=0) for name, value in tracked.items())

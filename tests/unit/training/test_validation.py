@@ -24,7 +24,7 @@ def test_does_not_depend_on_batches_or_workers(store: FeatureStore, tmp_path: Pa
     config = ValidationConfig(num_times=3, batch_size=2)
     loss = validation_loss(model, store, config, 0, ALONE)
     assert validation_loss(model, store, replace(config, batch_size=5), 0, ALONE) == pytest.approx(loss, rel=1e-6)
-    # Nothing is predicted yet: the loss is the target's power, that of noise plus that of whitened latents.
+    # Nothing is predicted yet: the loss is the target's power, that of noise plus that of normalised latents.
     assert loss == pytest.approx(2.0, abs=0.4)
 
 

@@ -20,13 +20,13 @@ from dmma_core.storage.run_folder import EMA, MARKER, Checkpoint, RunFolder
 from dmma_core.tensors import TensorSpec
 from dmma_core.training.arm import ArmPlan, new_state, train_arm
 from dmma_core.training.checkpoint import write_checkpoint
-from dmma_core.training.start import (
+from dmma_core.training.initial_weights import (
     bundle_of_published,
-    find_start,
+    find_init,
     import_published,
     network_from,
     published_state,
-    require_start,
+    require_init,
 )
 from helpers.features import synthetic_schema, write_feature_set
 from helpers.training import ALONE, small_plan
@@ -45,7 +45,7 @@ def trained(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Ch
 
 
 def starting_from(plan: ArmPlan, start: Checkpoint) -> ArmPlan:
-    return replace(plan, start=start)
+    return replace(plan, init=start)
 
 
 def test_an_arm_starts_with_the_averaged_network_and_its_statistics(
@@ -57,15 +57,15 @@ def test_an_arm_starts_with_the_averaged_network_and_its_statistics(
     assert not torch.equal(state.model.latent_std, torch.ones(40))
 
 
-def test_depth_that_is_added_is_whitened_by_the_features_it_meets(
+def test_depth_that_is_added_is_normalised_by_the_features_it_meets(
     store: FeatureStore, trained: Checkpoint, tmp_path: Path
 ) -> None:
     plan = starting_from(small_plan(tmp_path, store, "scalars"), trained)
-    assert plan.whitening is not None
+    assert plan.normalisation is not None
     fusion = new_state(plan, store, ALONE).model.depth_fusion
     assert isinstance(fusion, DepthFusion)
-    torch.testing.assert_close(fusion.scalar_mean, torch.tensor(plan.whitening.depth_scalars.mean))
-    torch.testing.assert_close(fusion.scalar_std, torch.tensor(plan.whitening.depth_scalars.std))
+    torch.testing.assert_close(fusion.scalar_mean, torch.tensor(plan.normalisation.depth_scalars.mean))
+    torch.testing.assert_close(fusion.scalar_std, torch.tensor(plan.normalisation.depth_scalars.std))
 
 
 @pytest.mark.parametrize("depth", ["rgb_like", "both"])
@@ -73,7 +73,7 @@ def test_depth_that_is_added_has_no_effect_until_trained(
     depth: str, store: FeatureStore, trained: Checkpoint, tmp_path: Path
 ) -> None:
     plan = starting_from(small_plan(tmp_path, store, depth), trained)
-    require_start(trained, plan.model, store.schema)
+    require_init(trained, plan.model, store.schema)
     model, baseline = (network_from(trained, replace(plan.model, depth=kind), 0) for kind in (depth, "off"))
     features, latent, time = features_for(plan.model), torch.randn(2, plan.model.latent_length, 40), torch.rand(2)
     with torch.inference_mode():
@@ -88,7 +88,7 @@ def test_a_run_goes_on_only_with_the_weights_it_began_with(
     assert train_arm(plan, ALONE)
     longer = replace(plan, loop=replace(plan.loop, num_steps=4))
     with pytest.raises(CheckpointError, match="began with other weights"):
-        train_arm(replace(longer, start=None), ALONE)
+        train_arm(replace(longer, init=None), ALONE)
     assert train_arm(longer, ALONE)
 
 
@@ -100,12 +100,12 @@ def test_an_arm_that_goes_on_needs_its_start_no_more(store: FeatureStore, traine
     assert train_arm(plan, ALONE)
     shutil.rmtree(init.uri)
     longer = replace(plan, loop=replace(plan.loop, num_steps=4))
-    assert plan.start is not None
-    assert train_arm(replace(longer, start=None, begun_with=plan.start.record["files"][EMA]), ALONE)
-    assert RunFolder(plan.run_uri).checkpoint().record["start_sha256"] == trained.record["files"][EMA]
+    assert plan.init is not None
+    assert train_arm(replace(longer, init=None, init_sha256=plan.init.record["files"][EMA]), ALONE)
+    assert RunFolder(plan.run_uri).checkpoint().record["init_sha256"] == trained.record["files"][EMA]
     shutil.rmtree(plan.run_uri)
     with pytest.raises(CheckpointError, match="which is gone"):
-        train_arm(replace(longer, start=None, begun_with="x"), ALONE)
+        train_arm(replace(longer, init=None, init_sha256="x"), ALONE)
 
 
 def test_arms_of_a_comparison_start_from_the_same_weights(store: FeatureStore, tmp_path: Path) -> None:
@@ -113,13 +113,13 @@ def test_arms_of_a_comparison_start_from_the_same_weights(store: FeatureStore, t
     assert train_arm(plan, ALONE)
     run = RunFolder(plan.run_uri)
     first, last = (run.checkpoint(step).record["files"][EMA] for step in (2, 4))
-    assert find_start(run, None, set()).step == 4 and find_start(run, 2, set()).step == 2
-    assert find_start(run, None, {first}).step == 2 and find_start(run, 4, {last}).step == 4
-    for step, begun_with in ((4, {first}), (None, {"x"}), (None, {first, last})):
+    assert find_init(run, None, set()).step == 4 and find_init(run, 2, set()).step == 2
+    assert find_init(run, None, {first}).step == 2 and find_init(run, 4, {last}).step == 4
+    for step, init_sha256 in ((4, {first}), (None, {"x"}), (None, {first, last})):
         with pytest.raises(CheckpointError, match=r"Another arm began with other weights .* init_step"):
-            find_start(run, step, begun_with)
+            find_init(run, step, init_sha256)
     with pytest.raises(IncompleteError, match="step 3, only of"):
-        find_start(run, 3, set())
+        find_init(run, 3, set())
 
 
 def test_deepmmaudio_s_form_is_refused_before_training(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_deepmmaudio_s_form_is_refused_before_training(tmp_path: Path) -> None:
     baseline, wanted = (config_for_features("small_16k", schema, depth, "deepmmaudio") for depth in ("off", "rgb_like"))
     model = config_to_dict(replace(baseline, version=2))
     start = Checkpoint(str(tmp_path), 0, {"files": {EMA: ""}, "model": model, "features": schema.to_dict()})
-    require_start(start, replace(baseline, version=2), schema)
+    require_init(start, replace(baseline, version=2), schema)
     with pytest.raises(ConfigError, match="version 2 network unchanged. Use fusion=concat"):
-        require_start(start, replace(wanted, version=2), schema)
+        require_init(start, replace(wanted, version=2), schema)
 
 
 def test_a_network_without_latent_statistics_is_refused(tmp_path: Path) -> None:
@@ -145,22 +145,22 @@ def test_a_network_without_latent_statistics_is_refused(tmp_path: Path) -> None:
 
 def test_another_architecture_is_refused_with_its_numbers(store: FeatureStore, trained: Checkpoint) -> None:
     with pytest.raises(ConfigError, match=r"hidden_width 32 \(wanted: 64\)"):
-        require_start(trained, config_for_features("tiny", store.schema), store.schema)
+        require_init(trained, config_for_features("tiny", store.schema), store.schema)
 
 
 def test_depth_cannot_be_taken_away(store: FeatureStore, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, store, "both", num_steps=2)
     assert train_arm(plan, ALONE)
     with pytest.raises(ConfigError, match=r"depth both \(wanted: off\)"):
-        require_start(RunFolder(plan.run_uri).checkpoint(), replace(plan.model, depth="off"), store.schema)
+        require_init(RunFolder(plan.run_uri).checkpoint(), replace(plan.model, depth="off"), store.schema)
 
 
 def test_features_of_other_encoders_are_refused(store: FeatureStore, trained: Checkpoint, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, store)
     encoders = {**store.schema.encoders, "depth": "other"}
-    require_start(trained, plan.model, replace(store.schema, encoders=encoders))  # it never saw depth
+    require_init(trained, plan.model, replace(store.schema, encoders=encoders))  # it never saw depth
     with pytest.raises(CheckpointError, match="other encoders: clip differ"):
-        require_start(trained, plan.model, replace(store.schema, encoders={**encoders, "clip": "other"}))
+        require_init(trained, plan.model, replace(store.schema, encoders={**encoders, "clip": "other"}))
 
 
 def published_schema(duration_s: float) -> FeatureSchema:
@@ -186,7 +186,7 @@ def test_a_published_network_becomes_a_run_and_learns_depth(tmp_path: Path) -> N
     back = published_state(found)
     assert all(torch.equal(value, back[name]) for name, value in state.items())
     config = config_for_features("small_16k", schema, "both")
-    require_start(found, config, schema)
+    require_init(found, config, schema)
     model = network_from(found, config, seed=0)
     assert torch.equal(model.latent_std, original.latent_std)
     original.set_lengths(config.latent_length, config.rgb_length, config.sync_length)
@@ -223,7 +223,7 @@ def test_a_checkpoint_without_the_averaged_network_is_refused(
     record = {key: value for key, value in trained.record.items() if key not in ("files", "schema_version")}
     bare = write_checkpoint(RunFolder(str(tmp_path)), {"model.safetensors": trained.read("model.safetensors")}, record)
     with pytest.raises(CheckpointError, match=r"has no ema\.safetensors"):
-        require_start(bare, small_plan(tmp_path, store).model, store.schema)
+        require_init(bare, small_plan(tmp_path, store).model, store.schema)
 
 
 def features_for(config: MMDiTConfig) -> ConditionFeatures:

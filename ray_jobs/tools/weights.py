@@ -115,7 +115,7 @@ def _where(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     from dmma_core.encoders.bundle import load_bundle  # only now: the other sub-commands need no networks
-    from dmma_core.training.start import bundle_of_published, import_published
+    from dmma_core.training.initial_weights import bundle_of_published, import_published
 
     (name,) = arguments.names
     known = name in weights.REGISTRY
@@ -136,7 +136,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from dmma_core.training.start import published_state
+    from dmma_core.training.initial_weights import published_state
 
     checkpoint = RunFolder(paths.absolute(arguments.run_uri)).checkpoint()
     write_state_dict(arguments.file, published_state(checkpoint))

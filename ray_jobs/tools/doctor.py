@@ -131,7 +131,7 @@ def _tiny_bundle() -> str:
 def _ray() -> str:
     import ray
 
-    from ray_jobs.runtime import connect
+    from ray_jobs.common.runtime import connect
 
     with connect():
         resources = ray.cluster_resources()
@@ -139,7 +139,7 @@ def _ray() -> str:
 
 
 def _mlflow() -> str:
-    from ray_jobs.reporting import require_tracking_server, without_password
+    from ray_jobs.common.reporting import require_tracking_server, without_password
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     require_tracking_server(uri)

@@ -7,8 +7,8 @@ from scipy.stats import rankdata
 from dmma_core.data.scenes.backdrop import SKY_DEPTH_M
 from dmma_core.encoders.clip import ClipEncoder
 from dmma_core.encoders.depth import DepthEncoder, depth_pictures, normalized_depth
-from dmma_core.encoders.pretraining import CLASS_CAPTIONS
-from dmma_core.encoders.pretraining_data import SIDE, Samples
+from dmma_core.encoders.pretraining.data import SIDE, Samples
+from dmma_core.encoders.pretraining.training import CLASS_CAPTIONS
 
 BARS = {
     ("depth", "spearman"): 0.9,

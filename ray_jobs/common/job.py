@@ -24,7 +24,7 @@ from dmma_core.log import setup_logging
 from dmma_core.storage import paths
 
 Config = TypeVar("Config")
-CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
+CONFIG_ROOT = Path(__file__).resolve().parents[2] / "configs"
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _PLACES = ("video", "clips", "captions")  # settings that name files, beside those that end with _uri

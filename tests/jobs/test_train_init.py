@@ -12,7 +12,7 @@ from dmma_core.job_configs import ArmConfig, TrainConfig
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import train_arm
 from dmma_core.training.configs import LoopConfig, ScheduleConfig, ValidationConfig
-from dmma_core.training.whitening import whitening_of
+from dmma_core.training.normalisation import normalisation_of
 from helpers.features import write_feature_set
 from helpers.training import ALONE
 from ray_jobs.train import arm_plans, plan
@@ -23,11 +23,11 @@ def store(tmp_path: Path) -> FeatureStore:
     return write_feature_set(tmp_path / "features", num_clips=9, num_val=3)
 
 
-def config_of(store: FeatureStore, run_uri: Path, num_steps: int, **settings: object) -> TrainConfig:
+def config_of(store: FeatureStore, comparison_uri: Path, num_steps: int, **settings: object) -> TrainConfig:
     every = {"log_every": 2, "validate_every": 2, "checkpoint_every": 2}
     return TrainConfig(
         features_uri=store.uri,
-        run_uri=str(run_uri),
+        comparison_uri=str(comparison_uri),
         preset="tiny",
         mlflow=False,
         loop=LoopConfig(num_steps=num_steps, batch_size=4, keep_checkpoints=1, **every),
@@ -40,32 +40,32 @@ def config_of(store: FeatureStore, run_uri: Path, num_steps: int, **settings: ob
 def test_a_start_that_trained_on_or_was_deleted(store: FeatureStore, tmp_path: Path) -> None:
     only_baseline = {"baseline": ArmConfig()}
     first = config_of(store, tmp_path / "first", 2, arms=only_baseline)
-    assert train_arm(arm_plans(first, store, whitening_of(store))[0], ALONE)
+    assert train_arm(arm_plans(first, store, normalisation_of(store))[0], ALONE)
     fine = config_of(store, tmp_path / "fine", 2, init_uri=str(tmp_path / "first" / "baseline"))
-    begun, _ = arm_plans(fine, store, whitening_of(store))
+    begun, _ = arm_plans(fine, store, normalisation_of(store))
     assert train_arm(begun, ALONE)
-    depth = arm_plans(fine, store, whitening_of(store))[1]
-    assert depth.start == begun.start is not None
+    depth = arm_plans(fine, store, normalisation_of(store))[1]
+    assert depth.init == begun.init is not None
 
     longer = replace(first, loop=replace(first.loop, num_steps=4))
-    assert train_arm(arm_plans(longer, store, whitening_of(store))[0], ALONE)
+    assert train_arm(arm_plans(longer, store, normalisation_of(store))[0], ALONE)
     with pytest.raises(CheckpointError, match="Another arm began with other weights"):
-        arm_plans(fine, store, whitening_of(store))
+        arm_plans(fine, store, normalisation_of(store))
     with pytest.raises(IncompleteError, match="step 2, only of 4"):
         arm_plans(replace(fine, init_step=2), store, None)
 
     shutil.rmtree(tmp_path / "first")
     with pytest.raises(IncompleteError, match="no complete checkpoint"):
-        arm_plans(fine, store, whitening_of(store))  # the arm with depth has still to start
+        arm_plans(fine, store, normalisation_of(store))  # the arm with depth has still to start
     going_on = replace(fine, only=["baseline"], loop=replace(fine.loop, num_steps=4))
     assert "from step 2 on" in "\n".join(plan(going_on))
-    assert train_arm(arm_plans(going_on, store, whitening_of(store))[0], ALONE)
+    assert train_arm(arm_plans(going_on, store, normalisation_of(store))[0], ALONE)
     assert RunFolder(begun.run_uri).checkpoint().step == 4
 
 
 def test_arms_of_a_seed_are_not_given_a_start_afterwards(store: FeatureStore, tmp_path: Path) -> None:
     config = config_of(store, tmp_path / "runs", 2, arms={"baseline": ArmConfig()})
-    assert train_arm(arm_plans(config, store, whitening_of(store))[0], ALONE)
+    assert train_arm(arm_plans(config, store, normalisation_of(store))[0], ALONE)
     with pytest.raises(CheckpointError, match="began with other weights than are given now"):
         plan(replace(config, init_uri=str(tmp_path / "runs" / "baseline")))
 

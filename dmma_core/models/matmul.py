@@ -46,7 +46,7 @@ class _Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def product_plus(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
+def matmul_add(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
     """x @ weight.T + added by oneDNN, without gradients."""
     if added is None:
         return _product(x, weight)

@@ -17,8 +17,8 @@ from dmma_core.data.scenes import MOTIONS, OBJECT_CLASSES
 from dmma_core.data.scenes.world import KINDS, MOTION_PHRASES
 from dmma_core.encoders.clip import ClipEncoder, tiny_clip
 from dmma_core.encoders.depth import DepthEncoder, normalized_depth, tiny_depth
-from dmma_core.encoders.pretraining_config import PretrainingConfig
-from dmma_core.encoders.pretraining_data import SIDE, Samples
+from dmma_core.encoders.pretraining.config import PretrainingConfig
+from dmma_core.encoders.pretraining.data import SIDE, Samples
 from dmma_core.log import Progress
 
 CLASS_CAPTIONS = tuple(KINDS[name].phrase for name in OBJECT_CLASSES)

@@ -22,7 +22,7 @@ from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import Point, read_metrics
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, newest_checkpoint
-from ray_jobs.stages.train_arm import FAILED, run_worker
+from ray_jobs.stages.train_worker import FAILED, run_worker
 
 _log = logging.getLogger(__name__)
 _POLL_S = 1.0

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from dmma_core.training.whitening import column_statistics
+from dmma_core.training.normalisation import column_statistics
 from helpers.golden import assert_close, golden_file
 
 

@@ -11,10 +11,8 @@ from dmma_core.errors import DmmaError
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import MetricsLog
 from helpers.features import write_feature_set
-from ray_jobs import sync_metrics as sync_metrics_job
-from ray_jobs import ui
-from ray_jobs.reporting import (
-    Comparison,
+from ray_jobs.common.reporting import (
+    TrackedComparison,
     Uploader,
     local_mlflow_folder,
     require_tracking_server,
@@ -23,6 +21,8 @@ from ray_jobs.reporting import (
     tracking_uri_for,
     without_password,
 )
+from ray_jobs.tools import sync_metrics as sync_metrics_job
+from ray_jobs.tools import ui
 
 
 @pytest.fixture(autouse=True)
@@ -31,21 +31,21 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def comparison(tmp_path: Path) -> Comparison:
+def comparison(tmp_path: Path) -> TrackedComparison:
     """A described comparison whose arms have one point each."""
     store = write_feature_set(tmp_path / "features", num_clips=2)
     uri = str(tmp_path / "runs" / "small")
     arms = {name: {"arm": name, "loop": {"num_steps": 4}, "long": "x" * 7000} for name in ("baseline", "depth")}
     for arm in arms:
         MetricsLog(f"{uri}/{arm}/metrics.jsonl", -1).append(point(1))
-    return Comparison.describe(uri, arms, store)
+    return TrackedComparison.describe(uri, arms, store)
 
 
 def point(step: int, loss: float = 1.0) -> dict[str, float]:
     return {"step": step, "samples": 4 * step, "wall_s": 1.5 * step, "unix_s": 1.79e9 + step, "train/loss": loss}
 
 
-def test_points_go_up_once_also_after_a_session_was_lost(comparison: Comparison) -> None:
+def test_points_go_up_once_also_after_a_session_was_lost(comparison: TrackedComparison) -> None:
     from mlflow import MlflowClient
 
     assert sync_metrics(comparison) == 6  # loss, step and seconds of one point, twice
@@ -53,7 +53,9 @@ def test_points_go_up_once_also_after_a_session_was_lost(comparison: Comparison)
     log = MetricsLog(f"{comparison.uri}/depth/metrics.jsonl", last_step=0)  # the session that wrote point 1 was lost
     for step in (1, 2):
         log.append(point(step))
-    again = Comparison.describe(comparison.uri, comparison.arms, write_feature_set(Path(comparison.uri) / "f", 2))
+    again = TrackedComparison.describe(
+        comparison.uri, comparison.arms, write_feature_set(Path(comparison.uri) / "f", 2)
+    )
     assert again.key == comparison.key
     assert sync_metrics(again) == 3
     assert sync_metrics(again) == 0
@@ -65,21 +67,21 @@ def test_points_go_up_once_also_after_a_session_was_lost(comparison: Comparison)
     assert len(client.search_runs([ids["experiment_id"]])) == 3
 
 
-def test_a_changed_setting_becomes_a_tag(comparison: Comparison, tmp_path: Path) -> None:
+def test_a_changed_setting_becomes_a_tag(comparison: TrackedComparison, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
     sync_metrics(comparison)
     store = write_feature_set(tmp_path / "again", num_clips=2)
     changed = {name: {"arm": name, "loop": {"num_steps": 9}} for name in ("baseline", "depth", "third")}
     MetricsLog(f"{comparison.uri}/third/metrics.jsonl", -1).append(point(1))
-    assert sync_metrics(Comparison.describe(comparison.uri, changed, store)) == 3
+    assert sync_metrics(TrackedComparison.describe(comparison.uri, changed, store)) == 3
     client = MlflowClient(tracking_uri=tracking_uri_for(comparison.uri))
     run = client.get_run(paths.read_json(f"{comparison.uri}/mlflow.json")["arms"]["depth"])
     assert (run.data.params["loop.num_steps"], run.data.tags["now.loop.num_steps"]) == ("4", "9")
 
 
 def test_passwords_of_a_tracking_server_are_never_shown(
-    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+    comparison: TrackedComparison, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:secret@127.0.0.1:9/mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -89,7 +91,7 @@ def test_passwords_of_a_tracking_server_are_never_shown(
     assert without_password("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
 
 
-def test_an_upload_that_broke_off_is_said(comparison: Comparison, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_upload_that_broke_off_is_said(comparison: TrackedComparison, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(local_mlflow_folder(comparison.uri))
     folder.write_bytes(b"")  # a file where the database's folder would be
     with Uploader(comparison, patience_s=60.0) as uploader:
@@ -107,7 +109,7 @@ def silent_server() -> Iterator[str]:
 
 
 def test_a_server_that_never_answers_holds_nothing_up(
-    comparison: Comparison, silent_server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    comparison: TrackedComparison, silent_server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
     begun_s = time.monotonic()
@@ -118,7 +120,7 @@ def test_a_server_that_never_answers_holds_nothing_up(
     assert "dmma sync-metrics" in caplog.text
 
 
-def test_the_uploader_uploads_and_closes_the_runs(comparison: Comparison) -> None:
+def test_the_uploader_uploads_and_closes_the_runs(comparison: TrackedComparison) -> None:
     from mlflow import MlflowClient
 
     with Uploader(comparison, patience_s=120.0) as uploader:
@@ -128,7 +130,7 @@ def test_the_uploader_uploads_and_closes_the_runs(comparison: Comparison) -> Non
     assert (run.info.status, run.data.metrics["train/loss"]) == ("FINISHED", 1.0)
 
 
-def test_ui_serves_the_comparison_and_ends(comparison: Comparison) -> None:
+def test_ui_serves_the_comparison_and_ends(comparison: TrackedComparison) -> None:
     from mlflow import MlflowClient
 
     sync_metrics(comparison)
@@ -158,7 +160,7 @@ def test_ui_without_results_is_a_sentence(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_dry_runs_see_a_taken_port_and_a_dead_server(
-    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    comparison: TrackedComparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mlflow").mkdir()
     (tmp_path / "mlflow" / "mlflow.db").touch()

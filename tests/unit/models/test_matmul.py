@@ -1,11 +1,11 @@
-"""The product equals PyTorch's own, forwards and backwards, whichever library computes it."""
+"""The matmul equals PyTorch's own, forwards and backwards, whichever library computes it."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dmma_core.models import products
+from dmma_core.models import matmul
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -14,7 +14,7 @@ def test_values_and_gradients(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
     inputs = [torch.randn(shape), torch.randn(32, 48), *([torch.randn(32)] if bias else [])]
     ours, theirs = ([value.clone().requires_grad_() for value in inputs] for _ in range(2))
-    ours_y, theirs_y = products.linear(*ours), F.linear(*theirs)
+    ours_y, theirs_y = matmul.linear(*ours), F.linear(*theirs)
     torch.testing.assert_close(ours_y, theirs_y, atol=1e-4, rtol=1e-4)
     weight = torch.randn_like(theirs_y)
     (ours_y * weight).sum().backward()
@@ -25,25 +25,25 @@ def test_values_and_gradients(shape: tuple[int, ...], bias: bool) -> None:
 
 def test_views_with_gaps() -> None:
     x, weight = torch.randn(3, 30, 96)[:, 5:25, :48].requires_grad_(), torch.randn(32, 48)
-    torch.testing.assert_close(products.linear(x, weight), F.linear(x, weight), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(matmul.linear(x, weight), F.linear(x, weight), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes_are_left_to_pytorch(dtype: torch.dtype) -> None:
     x, weight = torch.randn(40, 48, dtype=dtype), torch.randn(32, 48, dtype=dtype)
-    assert torch.equal(products.linear(x, weight), F.linear(x, weight))
+    assert torch.equal(matmul.linear(x, weight), F.linear(x, weight))
 
 
 def test_autocast_is_respected() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert products.linear(torch.randn(40, 48), torch.randn(32, 48)).dtype == torch.bfloat16
+        assert matmul.linear(torch.randn(40, 48), torch.randn(32, 48)).dtype == torch.bfloat16
 
 
 def test_layers_of_other_libraries_multiply_the_same_way() -> None:
     layers = nn.Sequential(nn.Linear(32, 48), nn.GELU(), nn.Linear(48, 8, bias=False))
     x = torch.randn(40, 32)
     expected, names = layers(x), list(layers.state_dict())
-    products.use_linear(layers)
+    matmul.use_linear(layers)
     assert isinstance(layers[0], nn.Linear)
     assert list(layers.state_dict()) == names
     assert torch.allclose(layers(x), expected, atol=1e-5)

@@ -22,7 +22,7 @@ class MetricSpec:
 
 _TIMING, _DISTANCE, _SOUND = "Timing", "Distance test", "Sound"
 
-METRICS = (
+METRIC_SPECS = (
     MetricSpec(
         "distance_spearman", "Level follows 1/distance (Spearman)", "higher", "",
         "Rank correlation of level and 1/distance over the frames of clips whose distance changes.",

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from dmma_core.errors import StorageError
-from ray_jobs import cli, generate
-from ray_jobs.job import Job
+from ray_jobs import generate
+from ray_jobs.common import cli
+from ray_jobs.common.job import Job
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def test_sigterm_ends_a_job_in_good_order(capsys: pytest.CaptureFixture[str]) ->
 
 
 CHATTY = """
-from ray_jobs.job import Job
+from ray_jobs.common.job import Job
 from test_job import EchoConfig
 say = lambda config: [print(config.text, flush=True) for _ in range(10_000)]
 raise SystemExit(Job("echo", "", EchoConfig, plan=lambda config: [], run=say, example="").main([]))

@@ -7,9 +7,9 @@ from dmma_core.job_configs import SyncMetricsConfig
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import RunFolder
-from ray_jobs.job import Job
-from ray_jobs.reporting import (
-    Comparison,
+from ray_jobs.common.job import Job
+from ray_jobs.common.reporting import (
+    TrackedComparison,
     require_tracking_server,
     sync_metrics,
     tracking_uri_for,
@@ -21,19 +21,21 @@ _log = logging.getLogger(__name__)
 
 def plan(config: SyncMetricsConfig) -> Sequence[str]:
     """Check that there is a comparison and that MLflow answers; say how many points would be compared with it."""
-    comparison = Comparison.read(config.run_uri)
-    require_tracking_server(tracking_uri_for(config.run_uri))
-    counts = {arm: len(read_metrics(RunFolder(paths.join(config.run_uri, arm)).metrics)) for arm in comparison.arms}
+    comparison = TrackedComparison.read(config.comparison_uri)
+    require_tracking_server(tracking_uri_for(config.comparison_uri))
+    counts = {
+        arm: len(read_metrics(RunFolder(paths.join(config.comparison_uri, arm)).metrics)) for arm in comparison.arms
+    }
     found = ", ".join(f"{count} points of {arm}" for arm, count in counts.items())
     return [
-        f"Compare {found} with MLflow at {without_password(tracking_uri_for(config.run_uri))} and upload what is missing."
+        f"Compare {found} with MLflow at {without_password(tracking_uri_for(config.comparison_uri))} and upload what is missing."
     ]
 
 
 def run(config: SyncMetricsConfig) -> None:
     """Upload what is missing. Raises TrackingError where the server does not answer."""
-    uploaded = sync_metrics(Comparison.read(paths.absolute(config.run_uri)))
-    _log.info("%d values were uploaded to %s.", uploaded, without_password(tracking_uri_for(config.run_uri)))
+    uploaded = sync_metrics(TrackedComparison.read(paths.absolute(config.comparison_uri)))
+    _log.info("%d values were uploaded to %s.", uploaded, without_password(tracking_uri_for(config.comparison_uri)))
 
 
 JOB = Job(
@@ -43,7 +45,7 @@ JOB = Job(
     plan=plan,
     run=run,
     example="dmma sync-metrics runs/demo",
-    positional="run_uri",
+    positional="comparison_uri",
 )
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-# In the order of the chain; each is a module of ray_jobs with '-' for '_'.
+# In the order of the chain; each is a module of ray_jobs, or of ray_jobs.tools, with '_' for '-'.
 JOBS = {
     "render": "make rendered clips whose sound, distance and depth are known",
     "clean": "check a folder of videos: manifest of the good, reasons for the rejected",
@@ -20,6 +20,7 @@ JOBS = {
     "weights": "list, fetch and verify the published weights",
     "doctor": "check this machine: Python, torch, GPU, disk, Ray, MLflow, storage, weights",
 }
+TOOLS = {"ui", "sync-metrics", "weights", "doctor"}
 USAGE = 2
 
 
@@ -33,9 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in JOBS:
         print(f"dmma: there is no job {name!r}. Jobs: {', '.join(JOBS)}.", file=sys.stderr)
         return USAGE
-    module = importlib.import_module(f"ray_jobs.{name.replace('-', '_')}")
+    module = importlib.import_module(module_name(name))
     code: int = getattr(module, "JOB", module).main(rest)
     return code
+
+
+def module_name(job: str) -> str:
+    """The module behind `dmma <job>`; `python -m <module>` runs it as well."""
+    package = "ray_jobs.tools" if job in TOOLS else "ray_jobs"
+    return f"{package}.{job.replace('-', '_')}"
 
 
 def _help() -> str:

@@ -74,58 +74,58 @@ def published_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return state_to_official(checkpoint.read(EMA), config)
 
 
-def network_from(start: Checkpoint, config: MMDiTConfig, seed: int) -> MMDiT:
-    """The averaged network of `start` as one of `config`: itself, at other lengths, or with depth added.
+def network_from(init: Checkpoint, config: MMDiTConfig, seed: int) -> MMDiT:
+    """The averaged network of `init` as one of `config`: itself, at other lengths, or with depth added.
 
     Depth that is added has no effect until trained; `seed` draws its weights. Raises ConfigError where `config` is not
     within reach, CheckpointError for a damaged file.
     """
-    stored = _within_reach(start, config)
+    stored = _within_reach(init, config)
     model = MMDiT(stored)
-    start.load_into(model, EMA)
+    init.load_into(model, EMA)
     if stored.depth == config.depth:
         model.config = config
         return model
     return depth_from_baseline(model, config, seed)
 
 
-def require_start(start: Checkpoint, config: MMDiTConfig, schema: FeatureSchema) -> None:
-    """Raise ConfigError or CheckpointError unless training of `config` on features of `schema` can begin at `start`.
+def require_init(init: Checkpoint, config: MMDiTConfig, schema: FeatureSchema) -> None:
+    """Raise ConfigError or CheckpointError unless training of `config` on features of `schema` can begin at `init`.
 
     Encoders must be the same; a network without depth never saw the depth encoder's features.
     """
-    _within_reach(start, config)
-    seen: Mapping[str, Any] = start.record["features"]["encoders"]
-    roles = [role for role in schema.encoders if role != "depth" or start.record["model"]["depth"] != "off"]
+    _within_reach(init, config)
+    seen: Mapping[str, Any] = init.record["features"]["encoders"]
+    roles = [role for role in schema.encoders if role != "depth" or init.record["model"]["depth"] != "off"]
     if differing := [role for role in roles if seen.get(role) != schema.encoders[role]]:
         raise CheckpointError(
-            f"{start.uri} was trained on features of other encoders: {', '.join(differing)} differ.",
+            f"{init.uri} was trained on features of other encoders: {', '.join(differing)} differ.",
             remedy="Extract the features with the encoders of that checkpoint, or start from another one.",
         )
 
 
-def find_start(run: RunFolder, step: int | None, begun_with: AbstractSet[str]) -> Checkpoint:
+def find_init(run: RunFolder, step: int | None, init_sha256: AbstractSet[str]) -> Checkpoint:
     """The checkpoint of `run` to start from: that of `step`; else the one that other arms began with; else the newest.
 
-    `begun_with` are the sha256 of the weights that arms of the same comparison began with. Raises CheckpointError where
+    `init_sha256` are the sha256 of the weights that arms of the same comparison began with. Raises CheckpointError where
     they are others, and IncompleteError where there is no such checkpoint.
     """
     found = run.checkpoint(step)
     candidates = [found] if step is not None else [found, *map(run.checkpoint, run.complete_steps())]
     for candidate in candidates:
-        if begun_with <= {candidate.record["files"].get(EMA)}:
+        if init_sha256 <= {candidate.record["files"].get(EMA)}:
             return candidate
     raise CheckpointError(
         f"Another arm began with other weights than {found.uri} holds, so the arms could not be compared.",
-        remedy="Give the init_uri and init_step that it began with, or another run_uri.",
+        remedy="Give the init_uri and init_step that it began with, or another comparison_uri.",
     )
 
 
-def _within_reach(start: Checkpoint, config: MMDiTConfig) -> MMDiTConfig:
-    """The configuration of the network in `start`, at the lengths of `config`."""
-    if EMA not in start.record["files"]:
-        raise CheckpointError(f"{start.uri} has no {EMA}.", remedy="Start from a checkpoint of a training run.")
-    stored = config_from_dict(MMDiTConfig, start.record["model"], start.uri)
+def _within_reach(init: Checkpoint, config: MMDiTConfig) -> MMDiTConfig:
+    """The configuration of the network in `init`, at the lengths of `config`."""
+    if EMA not in init.record["files"]:
+        raise CheckpointError(f"{init.uri} has no {EMA}.", remedy="Start from a checkpoint of a training run.")
+    stored = config_from_dict(MMDiTConfig, init.record["model"], init.uri)
     stored = replace(
         stored,
         latent_length=config.latent_length,
@@ -138,7 +138,7 @@ def _within_reach(start: Checkpoint, config: MMDiTConfig) -> MMDiTConfig:
     have, want = config_to_dict(stored), config_to_dict(wanted)
     if differing := [f"{key} {have[key]} (wanted: {want[key]})" for key in want if have[key] != want[key]]:
         raise ConfigError(
-            f"The network in {start.uri} is another one: {', '.join(differing)}.",
+            f"The network in {init.uri} is another one: {', '.join(differing)}.",
             remedy="Set preset, depth and fusion as they were there; only a network without depth can be given another.",
         )
     if stored.depth != config.depth:

@@ -53,7 +53,7 @@ class TrackingError(DmmaError):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TrackedComparison:
     """What MLflow is told about a comparison: its arms with their parameters (dotted names) and its tags."""
 
     uri: str
@@ -62,7 +62,9 @@ class Comparison:
     tags: Mapping[str, str]
 
     @classmethod
-    def describe(cls, uri: str, parameters: Mapping[str, Mapping[str, Any]], store: FeatureStore) -> "Comparison":
+    def describe(
+        cls, uri: str, parameters: Mapping[str, Mapping[str, Any]], store: FeatureStore
+    ) -> "TrackedComparison":
         """Write comparison.json. The key is kept when the run goes on, arms that don't take part this time as well."""
         description_uri = paths.join(uri, DESCRIPTION)
         before = paths.read_json(description_uri) if paths.exists(description_uri) else {}
@@ -73,14 +75,14 @@ class Comparison:
             "features_fingerprint": store.fingerprint,
             "dataset": store.dataset,
             "bundle": store.schema.bundle,
-            "run_uri": uri,
+            "comparison_uri": uri,
         }
         made = cls(uri, before.get("key", uuid4().hex), arms, tags)
         paths.write_json(description_uri, asdict(made))
         return made
 
     @classmethod
-    def read(cls, uri: str) -> "Comparison":
+    def read(cls, uri: str) -> "TrackedComparison":
         """Read it back; the folder may have been moved meanwhile. Raises StorageError where nothing was trained."""
         description_uri = paths.join(uri, DESCRIPTION)
         if not paths.exists(description_uri):
@@ -92,9 +94,9 @@ class Comparison:
         return RunFolder(self.uri).name
 
 
-def tracking_uri_for(run_uri: str) -> str:
+def tracking_uri_for(comparison_uri: str) -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the folder `mlflow` beside the folder of runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local_mlflow_folder(run_uri)}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local_mlflow_folder(comparison_uri)}/mlflow.db"
 
 
 def without_password(uri: str) -> str:
@@ -118,14 +120,14 @@ def require_tracking_server(uri: str) -> None:
         ) from error
 
 
-def local_mlflow_folder(run_uri: str) -> str:
+def local_mlflow_folder(comparison_uri: str) -> str:
     """Absolute folder of the default database and artefacts; runs in a bucket have it below the working directory."""
-    if paths.is_remote(run_uri):
+    if paths.is_remote(comparison_uri):
         return paths.absolute("mlflow")
-    return os.path.join(os.path.dirname(os.path.dirname(paths.absolute(run_uri))), "mlflow")
+    return os.path.join(os.path.dirname(os.path.dirname(paths.absolute(comparison_uri))), "mlflow")
 
 
-def sync_metrics(comparison: Comparison, known: dict[str, set[tuple[str, int]]] | None = None) -> int:
+def sync_metrics(comparison: TrackedComparison, known: dict[str, set[tuple[str, int]]] | None = None) -> int:
     """Upload every point that the server lacks; returns how many values that were. Repeating it adds nothing.
 
     `known` remembers between calls what the server has, per arm. Raises TrackingError.
@@ -142,7 +144,7 @@ def sync_metrics(comparison: Comparison, known: dict[str, set[tuple[str, int]]] 
         return uploaded
 
 
-def set_status(comparison: Comparison, statuses: Mapping[str, str]) -> None:
+def set_status(comparison: TrackedComparison, statuses: Mapping[str, str]) -> None:
     """Close the runs of the given arms as FINISHED, FAILED or KILLED, and the parent with the worst of them."""
     with _server(comparison.uri) as client:
         ids = _ensure_runs(client, comparison)
@@ -161,7 +163,7 @@ def log_artifacts(run_uri: str, folder: str, artifact_path: str = "") -> bool:
     is_comparison = paths.exists(paths.join(run_uri, DESCRIPTION))
     comparison_uri, arm = (run_uri, None) if is_comparison else run_uri.rsplit("/", 1)
     try:
-        comparison = Comparison.read(comparison_uri)
+        comparison = TrackedComparison.read(comparison_uri)
         with _server(comparison_uri) as client, _local_copy(folder) as local:
             ids = _ensure_runs(client, comparison)
             client.log_artifacts(ids["arms"][arm] if arm else ids["parent"], local, artifact_path or None)
@@ -174,7 +176,7 @@ def log_artifacts(run_uri: str, folder: str, artifact_path: str = "") -> bool:
 class Uploader:
     """Uploads a comparison's metrics in the background while it trains. A context manager; leaving waits a little."""
 
-    def __init__(self, comparison: Comparison, enabled: bool = True, patience_s: float = 30.0) -> None:
+    def __init__(self, comparison: TrackedComparison, enabled: bool = True, patience_s: float = 30.0) -> None:
         self._comparison, self._patience_s = comparison, patience_s
         self._statuses: Mapping[str, str] = {}
         self._ended = threading.Event()
@@ -218,7 +220,7 @@ class Uploader:
 
 
 @contextmanager
-def _server(run_uri: str) -> Iterator["MlflowClient"]:
+def _server(comparison_uri: str) -> Iterator["MlflowClient"]:
     """A client of the tracking server. Whatever goes wrong with it becomes a TrackingError."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -227,7 +229,7 @@ def _server(run_uri: str) -> Iterator["MlflowClient"]:
 
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    uri = tracking_uri_for(run_uri)
+    uri = tracking_uri_for(comparison_uri)
     try:
         if uri.startswith("sqlite:///"):
             os.makedirs(os.path.dirname(uri.removeprefix("sqlite:///")) or ".", exist_ok=True)
@@ -244,7 +246,7 @@ def _first_line(error: Exception, uri: str) -> str:
     return text.replace(uri, without_password(uri))[:200]
 
 
-def _ensure_runs(client: "MlflowClient", comparison: Comparison) -> dict[str, Any]:
+def _ensure_runs(client: "MlflowClient", comparison: TrackedComparison) -> dict[str, Any]:
     """Experiment, parent and child runs of a comparison, made where the server lacks them. Their ids are remembered."""
     ids_uri, uri = paths.join(comparison.uri, IDS), without_password(tracking_uri_for(comparison.uri))
     ids: dict[str, Any] = paths.read_json(ids_uri) if paths.exists(ids_uri) else {}
@@ -268,7 +270,7 @@ def _ensure_runs(client: "MlflowClient", comparison: Comparison) -> dict[str, An
     return ids
 
 
-def _ensure_experiment(client: "MlflowClient", comparison: Comparison) -> str:
+def _ensure_experiment(client: "MlflowClient", comparison: TrackedComparison) -> str:
     experiment = client.get_experiment_by_name(comparison.name)
     if experiment is not None:
         return str(experiment.experiment_id)
@@ -278,7 +280,7 @@ def _ensure_experiment(client: "MlflowClient", comparison: Comparison) -> str:
 
 
 def _ensure_run(
-    client: "MlflowClient", experiment_id: str, comparison: Comparison, arm: str | None, tags: Mapping[str, str]
+    client: "MlflowClient", experiment_id: str, comparison: TrackedComparison, arm: str | None, tags: Mapping[str, str]
 ) -> str:
     """Id of the run tagged with the comparison's key and the arm ("parent" for none), made if the server lacks it."""
     role = arm or "parent"

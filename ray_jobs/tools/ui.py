@@ -16,8 +16,14 @@ from urllib.parse import quote
 from dmma_core.errors import DmmaError, StorageError
 from dmma_core.job_configs import UiConfig
 from dmma_core.storage import paths
-from ray_jobs.job import Job
-from ray_jobs.reporting import IDS, local_mlflow_folder, require_tracking_server, tracking_uri_for, without_password
+from ray_jobs.common.job import Job
+from ray_jobs.common.reporting import (
+    IDS,
+    local_mlflow_folder,
+    require_tracking_server,
+    tracking_uri_for,
+    without_password,
+)
 
 _log = logging.getLogger(__name__)
 _START_LIMIT_S = 180.0
@@ -25,32 +31,32 @@ _START_LIMIT_S = 180.0
 
 def plan(config: UiConfig) -> Sequence[str]:
     """Check that there is something to show, and that the server answers or can be started."""
-    uri = tracking_uri_for(config.run_uri)
+    uri = tracking_uri_for(config.comparison_uri)
     _require_database(uri)
     require_tracking_server(uri)
     if not uri.startswith("http"):
         _require_free(config.port)
-    return [f"Show {config.run_uri} from {without_password(uri)} at {_base_url(config, uri)}."]
+    return [f"Show {config.comparison_uri} from {without_password(uri)} at {_base_url(config, uri)}."]
 
 
 def run(config: UiConfig) -> None:
     """Serve until interrupted; with MLFLOW_TRACKING_URI at a server, only print where to look."""
-    uri = tracking_uri_for(config.run_uri)
+    uri = tracking_uri_for(config.comparison_uri)
     _require_database(uri)
-    url = comparison_url(config.run_uri, _base_url(config, uri))
+    url = comparison_url(config.comparison_uri, _base_url(config, uri))
     if uri.startswith("http"):
         _show(url, config.open_browser)
         return
-    with mlflow_server(uri, local_mlflow_folder(config.run_uri), config.port) as server:
+    with mlflow_server(uri, local_mlflow_folder(config.comparison_uri), config.port) as server:
         _show(url, config.open_browser)
         print("Ctrl-C ends the server.", flush=True)
         with suppress(KeyboardInterrupt):
             server.wait()
 
 
-def comparison_url(run_uri: str, base_url: str) -> str:
+def comparison_url(comparison_uri: str, base_url: str) -> str:
     """The page that shows the arms of a comparison side by side; the start page where nothing was uploaded yet."""
-    ids_uri = paths.join(run_uri, IDS)
+    ids_uri = paths.join(comparison_uri, IDS)
     if not paths.exists(ids_uri):
         return base_url
     ids = paths.read_json(ids_uri)
@@ -140,7 +146,7 @@ JOB = Job(
     plan=plan,
     run=run,
     example="dmma ui runs/demo port=5001 open_browser=false",
-    positional="run_uri",
+    positional="comparison_uri",
 )
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from dmma_core.encoders import depth as depth_module
 from dmma_core.encoders.bundle import load_bundle
 from dmma_core.encoders.clip import tiny_clip
 from dmma_core.encoders.depth import tiny_depth
-from dmma_core.encoders.pretraining import CLASS_CAPTIONS, train_clip, train_depth
-from dmma_core.encoders.pretraining_config import PretrainingConfig
-from dmma_core.encoders.pretraining_data import SIDE, Samples, join_samples, sample_clips, sample_scenes
-from dmma_core.encoders.pretraining_figures import BARS, clip_figures, depth_figures
-from dmma_core.encoders.pretraining_files import PACKAGE_FOLDER, read_card, rounded_to_half, save_tiny
+from dmma_core.encoders.pretraining.config import PretrainingConfig
+from dmma_core.encoders.pretraining.data import SIDE, Samples, join_samples, sample_clips, sample_scenes
+from dmma_core.encoders.pretraining.figures import BARS, clip_figures, depth_figures
+from dmma_core.encoders.pretraining.files import PACKAGE_FOLDER, read_card, rounded_to_half, save_tiny
+from dmma_core.encoders.pretraining.training import CLASS_CAPTIONS, train_clip, train_depth
 from dmma_core.errors import ConfigError
 from dmma_core.storage import paths
 from dmma_core.storage.media import decode_clip, write_video

@@ -15,7 +15,7 @@ import ray
 
 from dmma_core.errors import ConfigError, DmmaError
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _MIN_OBJECT_STORE_BYTES = 256 << 20
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (asked for its free space only)

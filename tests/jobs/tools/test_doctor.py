@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dmma_core.storage.weights import REGISTRY
-from ray_jobs import doctor, weights
+from ray_jobs.tools import doctor, weights
 
 
 def test_models_are_counted_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:

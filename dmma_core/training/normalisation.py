@@ -1,4 +1,4 @@
-"""Means and standard deviations of a training set, with which the flow network whitens latents and depth scalars."""
+"""Means and standard deviations of a training set, with which the flow network normalises latents and depth scalars."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,18 +22,18 @@ class ColumnStatistics:
 
 
 @dataclass(frozen=True)
-class Whitening:
+class Normalisation:
     """Of the latents' means (C channels) and of the depth scalars (K)."""
 
     latent: ColumnStatistics
     depth_scalars: ColumnStatistics
 
 
-def whitening_of(store: FeatureStore, split: str = "train") -> Whitening:
+def normalisation_of(store: FeatureStore, split: str = "train") -> Normalisation:
     """Statistics over the clips and time steps of a split: latents as in the published training; scalars of the clips
     that have video (none: they are left as they are).
 
-    Raises SchemaError for a latent channel that never changes: it could not be whitened.
+    Raises SchemaError for a latent channel that never changes: it could not be normalised.
     """
     rows = store.rows_of_split(split)
     latent = column_statistics(store, "latent_mean", rows)
@@ -48,7 +48,7 @@ def whitening_of(store: FeatureStore, split: str = "train") -> Whitening:
     if seen:
         found = column_statistics(store, "depth_scalars", seen)
         scalars = ColumnStatistics(found.mean, tuple(max(std, _MIN_SCALAR_STD) for std in found.std))
-    return Whitening(latent, scalars)
+    return Normalisation(latent, scalars)
 
 
 def column_statistics(store: FeatureStore, column: str, rows: Sequence[int]) -> ColumnStatistics:
@@ -69,15 +69,15 @@ def column_statistics(store: FeatureStore, column: str, rows: Sequence[int]) -> 
     return ColumnStatistics(tuple(mean_C.tolist()), tuple(np.sqrt(variance_C).tolist()))
 
 
-def stored_whitening(uri: str, store: FeatureStore) -> Whitening:
+def stored_normalisation(uri: str, store: FeatureStore) -> Normalisation:
     """The statistics kept at `uri` (JSON), computed and written there first if they are absent or of other features."""
     try:
         record = paths.read_json(uri) if paths.exists(uri) else {}
     except StorageError:
         record = {}
     if record.get("features_fingerprint") == store.fingerprint:
-        return Whitening(*(_from_record(record[column]) for column in ("latent", "depth_scalars")))
-    made = whitening_of(store)
+        return Normalisation(*(_from_record(record[column]) for column in ("latent", "depth_scalars")))
+    made = normalisation_of(store)
     paths.write_json(uri, {"features_fingerprint": store.fingerprint, **asdict(made)})
     return made
 

@@ -1,0 +1,1 @@
+"""How the tiny encoders that come with DMMA are trained, on rendered clips."""
