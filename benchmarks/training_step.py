@@ -23,8 +23,8 @@ from dmma_core.data.batching import ClipBatch
 from dmma_core.encoders.depth import SCALAR_NAMES
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, mmdit_config
-from dmma_core.training.configs import DropoutConfig, OptimConfig, ScheduleConfig
 from dmma_core.training.optim import build_optimizer
+from dmma_core.training.recipe import Recipe
 from dmma_core.training.step import StepNoise, TrainingStep, training_noise
 
 _DENSE_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12}  # data sheets
@@ -59,8 +59,8 @@ def training_step(config: MMDiTConfig, compiled: bool, device: torch.device) -> 
     model.set_latent_statistics(torch.zeros(config.latent_width), torch.ones(config.latent_width))
     model.to(device)
     velocity = torch.compile(model) if compiled else model
-    optimizer = build_optimizer(model, OptimConfig())
-    return TrainingStep(model, velocity, optimizer, OptimConfig(), ScheduleConfig(), DropoutConfig())
+    optimizer = build_optimizer(model, Recipe().optim)
+    return TrainingStep(model, velocity, optimizer, Recipe())
 
 
 def seconds_a_step(step: Step, device: torch.device, num_steps: int) -> float:

@@ -5,6 +5,7 @@ Every `*_uri` is a local path or gs://bucket/path. Components own their configs;
 
 from dataclasses import dataclass, field
 
+from dmma_core.config_loading import known_keys
 from dmma_core.data.cleaning import CleaningConfig
 from dmma_core.data.scenes import SceneConfig
 from dmma_core.encoders.pretraining.config import PretrainingConfig
@@ -12,14 +13,7 @@ from dmma_core.errors import ConfigError
 from dmma_core.evaluation.evaluator_config import EvaluatorConfig
 from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.presets import mmdit_config
-from dmma_core.training.configs import (
-    DropoutConfig,
-    EmaConfig,
-    LoopConfig,
-    OptimConfig,
-    ScheduleConfig,
-    ValidationConfig,
-)
+from dmma_core.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -92,14 +86,16 @@ class ArmConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`comparison_uri` is the comparison's folder; each arm is a run below it. `only` names some of the arms (empty: all).
+    """`comparison_uri` is the folder of the comparison; each arm is a run below it. `only` names some of the arms (empty: all).
 
     `preset` is a network that `dmma doctor --models` lists. `arms` given in a file replace the default ones.
     `init_uri` is a run (an own one, or one of `dmma weights import`) whose averaged network and latent statistics every arm
     starts from, those of its newest checkpoint or of `init_step`; `preset` must be the same there. Depth that an arm adds
-    has no effect until trained. An arm that goes on needs that run no more.
+    has no effect until trained. An arm that resumes does not need that run any more.
     `num_workers` is per arm. `device` is "auto" (GPUs if the cluster has any), "cpu" or "cuda". An arm whose worker died
-    goes on from its newest checkpoint, at most `max_restarts` times. `mlflow` off writes metrics.jsonl alone.
+    resumes from its newest checkpoint, at most `max_restarts` times. `mlflow` off writes metrics.jsonl alone.
+    A run that resumes with another `recipe` is refused. More steps and other intervals are always possible; the settings
+    that `allow_changes` names may change as well, for example recipe.optim.learning_rate. Every change is recorded.
     """
 
     features_uri: str = "features/demo"
@@ -114,25 +110,25 @@ class TrainConfig:
     num_workers: int = 1
     device: str = "auto"
     max_restarts: int = 3
-    seed: int = 0
     mlflow: bool = True
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    dropout: DropoutConfig = field(default_factory=DropoutConfig)
-    ema: EmaConfig = field(default_factory=EmaConfig)
-    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    recipe: Recipe = field(default_factory=Recipe)
+    allow_changes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.device not in {"auto", "cpu", "cuda"}:
             raise ConfigError(f"device is {self.device!r}.", remedy="Use auto, cpu or cuda.")
-        if self.num_workers < 1 or self.max_restarts < 0 or self.seed < 0:
+        if self.num_workers < 1 or self.max_restarts < 0:
             raise ConfigError(
-                f"num_workers is {self.num_workers}, max_restarts {self.max_restarts}, seed {self.seed}.",
-                remedy="Give at least 1 worker, and restarts and a seed of 0 or more.",
+                f"num_workers is {self.num_workers}, max_restarts {self.max_restarts}.",
+                remedy="Give at least 1 worker and 0 restarts or more.",
             )
         if self.init_step is not None and not self.init_uri:
             raise ConfigError("init_step is given without init_uri.", remedy="Give the run whose checkpoint is meant.")
+        if unknown := sorted(set(self.allow_changes) - set(known_keys(Recipe, "recipe."))):
+            raise ConfigError(
+                f"allow_changes names {', '.join(unknown)}, which is no setting of the recipe.",
+                remedy="Give full names, for example recipe.optim.learning_rate.",
+            )
         if not self.arms:
             raise ConfigError("There is no arm to train.", remedy="Give one, for example arms.depth.depth=both.")
         if unknown := sorted(set(self.only) - set(self.arms)):

@@ -41,7 +41,7 @@ def steps(config: DemoConfig) -> list[Step]:
     chain: list[Step] = []
     if not config.clips:
         chain.append((render.JOB, [f"out_uri={videos}", f"scenes.num_clips={config.num_clips}"]))
-    num_steps = [f"loop.num_steps={config.num_steps}"] if config.num_steps is not None else []
+    num_steps = [f"recipe.loop.num_steps={config.num_steps}"] if config.num_steps is not None else []
     mlflow = [] if config.mlflow else ["mlflow=false"]
     chain += [
         (clean.JOB, [f"videos_uri={videos}", f"out_uri={at('manifest')}", f"dataset={name}", *_labels(config, videos)]),

@@ -37,23 +37,23 @@ _log = logging.getLogger(__name__)
 def plan(config: TrainConfig) -> Sequence[str]:
     """Check features, architectures, earlier checkpoints and write access; say what would be trained."""
     store = FeatureStore(config.features_uri)
-    check_features(store, config.loop.batch_size, config.num_workers)
+    check_features(store, config.recipe.loop.batch_size, config.num_workers)
     paths.check_writable(config.comparison_uri)
     if config.mlflow:
         require_tracking_server(tracking_uri_for(config.comparison_uri))
     mlflow = f" and to MLflow at {without_password(tracking_uri_for(config.comparison_uri))}" if config.mlflow else ""
     lines = [
         f"Train on {len(store.rows_of_split('train'))} clips of {config.features_uri}, "
-        f"validate on {min(len(store.rows_of_split('val')), config.validation.max_clips)}; "
-        f"{config.loop.num_steps} steps of {config.loop.batch_size} clips, workers an arm: {config.num_workers}.",
+        f"validate on {min(len(store.rows_of_split('val')), config.recipe.validation.max_clips)}; "
+        f"{config.recipe.loop.num_steps} steps of {config.recipe.loop.batch_size} clips, workers an arm: {config.num_workers}.",
         f"Metrics go to {config.comparison_uri}/<arm>/metrics.jsonl{mlflow}.",
     ]
     for arm in arm_plans(config, store, normalisation=None):
         checkpoint = newest_checkpoint(RunFolder(arm.run_uri))
         if checkpoint:
             arm.identity(store).require_same(checkpoint)
-        start = f"with the weights of {arm.init.uri}" if arm.init else "from the start"
-        start = f"from step {checkpoint.step} on" if checkpoint else start
+        start = f"from the weights of {arm.init.uri}" if arm.init else "from initial weights of the seed"
+        start = f"resuming at step {checkpoint.step}" if checkpoint else start
         count = parameter_count(arm.model)[1]
         checkpoints, snapshots = map(size_text, arm.bytes_to_keep())
         lines += [
@@ -69,14 +69,14 @@ def run(config: TrainConfig) -> None:
         config, features_uri=paths.absolute(config.features_uri), comparison_uri=paths.absolute(config.comparison_uri)
     )
     store = FeatureStore(config.features_uri)
-    check_features(store, config.loop.batch_size, config.num_workers)
+    check_features(store, config.recipe.loop.batch_size, config.num_workers)
     plans = arm_plans(config, store, stored_normalisation(paths.join(config.comparison_uri, NORMALISATION), store))
     for arm in plans:
         if checkpoint := newest_checkpoint(RunFolder(arm.run_uri)):
             _log.info("%s has been trained up to step %d.", arm.arm, checkpoint.step)
-            if _is_finished(arm, store) and checkpoint.record["ema"]["sigma_rel"] != arm.ema.sigma_rel:
-                wanted = f"dmma weights average {arm.run_uri} --sigma-rel {arm.ema.sigma_rel:g}"
-                _log.info("It holds the average of another ema.sigma_rel; `%s` makes the one given now.", wanted)
+            if _is_finished(arm, store) and checkpoint.record["ema"]["sigma_rel"] != arm.recipe.ema.sigma_rel:
+                wanted = f"dmma weights average {arm.run_uri} --sigma-rel {arm.recipe.ema.sigma_rel:g}"
+                _log.info("It holds the average of another recipe.ema.sigma_rel; `%s` makes the one given now.", wanted)
     plans = [arm for arm in plans if not _is_finished(arm, store)]
     if not plans:
         _log.info("Nothing is left to do.")
@@ -119,13 +119,8 @@ def arm_plans(config: TrainConfig, store: FeatureStore, normalisation: Normalisa
             model=config_for_features(config.preset, store.schema, arm.depth, arm.fusion),
             init=None,
             normalisation=normalisation,
-            seed=config.seed,
-            loop=config.loop,
-            optim=config.optim,
-            schedule=config.schedule,
-            dropout=config.dropout,
-            ema=config.ema,
-            validation=config.validation,
+            recipe=config.recipe,
+            allow_changes=tuple(config.allow_changes),
         )
         for name, arm in sorted(config.chosen_arms().items())
     ]
@@ -152,7 +147,7 @@ def _parameters(config: TrainConfig, arm: ArmPlan) -> dict[str, object]:
 
 def _is_finished(arm: ArmPlan, store: FeatureStore) -> bool:
     checkpoint = newest_checkpoint(RunFolder(arm.run_uri))
-    if checkpoint is None or checkpoint.step < arm.loop.num_steps:
+    if checkpoint is None or checkpoint.step < arm.recipe.loop.num_steps:
         return False
     arm.identity(store).require_same(checkpoint)
     return True

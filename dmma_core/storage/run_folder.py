@@ -20,19 +20,41 @@ from dmma_core.storage import paths
 from dmma_core.storage.state_dicts import load_strictly
 from dmma_core.storage.tensor_files import read_tensors
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MARKER = "COMPLETE.json"
 MODEL = "model.safetensors"  # the network as it was trained
 EMA = "ema.safetensors"  # the averaged one, which generation uses
+_TRAINING = (
+    "step",
+    "samples",
+    "recipe",
+    "recipe_changes",
+    "model",
+    "features_fingerprint",
+    "init_sha256",
+    "validation",
+    "source",
+)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint. `record` is its COMPLETE.json: step, samples, model, features, files, …"""
+    """A complete checkpoint. `record` is its COMPLETE.json: step, samples, recipe, model, features, files, …"""
 
     uri: str
     step: int
     record: dict[str, Any]
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """How the network was trained, for the records of what is made with it. Absent entries are None."""
+        training = {key: self.record.get(key) for key in _TRAINING}
+        return {**training, "provenance": self.record.get("provenance")}
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The loss measured at this very step; None where it was not measured."""
+        return (self.record.get("validation") or {}).get("loss")
 
     def read(self, name: str) -> dict[str, Tensor]:
         """Tensors of one of its files, after comparing the sha256. Raises CheckpointError where it differs."""
@@ -105,6 +127,16 @@ class RunFolder:
                 f"{uri} has schema version {record.get('schema_version')!r}, expected {SCHEMA_VERSION}."
             )
         return Checkpoint(uri, record["step"], record)
+
+    def best_checkpoint(self) -> Checkpoint:
+        """The complete checkpoint with the lowest validation loss; the newest where none of them was validated.
+
+        Raises IncompleteError where there is no complete checkpoint.
+        """
+        newest = self.checkpoint()
+        every = [newest if step == newest.step else self.checkpoint(step) for step in self.complete_steps()]
+        validated = [one for one in every if one.validation_loss is not None]
+        return min(validated, key=lambda one: (one.validation_loss, one.step), default=newest)
 
     def _what_else(self) -> str:
         """Advice to who took this folder for a run with checkpoints. A comparison's folder holds its arms' runs."""

@@ -27,19 +27,12 @@ from dmma_core.training.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
 )
-from dmma_core.training.configs import (
-    DropoutConfig,
-    EmaConfig,
-    LoopConfig,
-    OptimConfig,
-    ScheduleConfig,
-    ValidationConfig,
-)
 from dmma_core.training.ema import PostHocEma
 from dmma_core.training.initial_weights import network_from
 from dmma_core.training.loop import run_training
 from dmma_core.training.normalisation import Normalisation
 from dmma_core.training.optim import build_optimizer
+from dmma_core.training.recipe import Recipe, changes_text, refused_changes
 from dmma_core.training.snapshots import save_snapshot
 from dmma_core.training.step import StepNoise, TrainingStep, training_noise
 from dmma_core.training.validation import validation_loss
@@ -52,9 +45,10 @@ _log = logging.getLogger(__name__)
 class ArmPlan:
     """Everything one arm needs. Training stops in an orderly way once a file appears at `stop_uri`.
 
-    It begins with the averaged weights and the normalisation of the checkpoint `init`, or without one with weights drawn from
-    `seed` and with `normalisation`, from which also depth that is added to `init` takes its own. An arm that has a checkpoint
-    of its own needs neither; where it began with other weights than the seed's, `init_sha256` is their sha256.
+    Training starts from the averaged weights and the normalisation of the checkpoint `init`, or without one from the seed's
+    weights and `normalisation`, which depth added to `init` uses as well. An arm that has a checkpoint of its own needs
+    neither; where its initial weights were not the seed's, `init_sha256` is their sha256. `allow_changes` names settings of
+    the recipe that may differ from those of the checkpoint that it resumes from.
     """
 
     arm: str
@@ -64,35 +58,32 @@ class ArmPlan:
     model: MMDiTConfig
     init: Checkpoint | None
     normalisation: Normalisation | None
-    seed: int
-    loop: LoopConfig
-    optim: OptimConfig
-    schedule: ScheduleConfig
-    dropout: DropoutConfig
-    ema: EmaConfig
-    validation: ValidationConfig
+    recipe: Recipe
     init_sha256: str = ""
+    allow_changes: tuple[str, ...] = ()
 
     def identity(self, store: FeatureStore) -> RunIdentity:
         init_sha256 = self.init.record["files"][EMA] if self.init else self.init_sha256
         model, features = config_to_dict(self.model), store.schema.to_dict()
-        return RunIdentity(self.arm, self.seed, model, features, store.fingerprint, init_sha256)
+        return RunIdentity(self.arm, self.recipe, model, features, store.fingerprint, init_sha256, self.allow_changes)
 
     def bytes_to_keep(self) -> tuple[int, int]:
         """Bytes of checkpoints, at most, and of snapshots that a whole run keeps on storage.
 
         A checkpoint holds the network, its average, two moments of the optimiser and the tracked averages, in float32;
-        for a moment there is one more than `keep_checkpoints`. Snapshots hold the tracked averages and stay.
+        beside `keep_checkpoints` there is the best one, and for a moment one more. Snapshots hold the tracked averages
+        and stay.
         """
         whole, trainable = parameter_count(self.model)
-        averages = whole * len(self.ema.tracked_sigma_rel)
-        num_checkpoints = min(self.loop.keep_checkpoints + 1, -(-self.loop.num_steps // self.loop.checkpoint_every))
-        num_snapshots = self.loop.num_steps // self.ema.snapshot_every
+        loop, ema = self.recipe.loop, self.recipe.ema
+        averages = whole * len(ema.tracked_sigma_rel)
+        num_checkpoints = min(loop.keep_checkpoints + 2, -(-loop.num_steps // loop.checkpoint_every))
+        num_snapshots = loop.num_steps // ema.snapshot_every
         return 4 * num_checkpoints * (2 * whole + 2 * trainable + averages), 4 * num_snapshots * averages
 
 
 def train_arm(plan: ArmPlan, workers: Workers) -> bool:
-    """Train the arm on this worker, from its newest checkpoint if there is one. False if it was asked to stop.
+    """Train the arm on this worker, from its newest checkpoint if there is one. False if a stop was requested.
 
     Every worker of the arm calls this with the same plan; worker 0 writes. Raises DmmaError subclasses with a sentence.
     """
@@ -101,11 +92,13 @@ def train_arm(plan: ArmPlan, workers: Workers) -> bool:
     if checkpoint := newest_checkpoint(folder):
         state = _state_of(MMDiT(plan.model), plan, workers)
         restore_checkpoint(checkpoint, state, identity)
-        _log.info("%s goes on from step %d.", plan.arm, state.step)
+        _log.info("%s resumes at step %d.", plan.arm, state.step)
+        if changes := refused_changes(identity.changes_since(checkpoint), allowed=()):
+            _log.info("%s trains with another recipe from here on: %s.", plan.arm, changes_text(changes))
     else:
         state = new_state(plan, store, workers)
     velocity = workers.wrap(state.model)
-    step = TrainingStep(state.model, velocity, state.optimizer, plan.optim, plan.schedule, plan.dropout)
+    step = TrainingStep(state.model, velocity, state.optimizer, plan.recipe)
     batches = _prepared_batches(plan, store, state.samples, workers)
     events = _Events(plan, folder, identity, state.step, workers)
     try:
@@ -113,9 +106,8 @@ def train_arm(plan: ArmPlan, workers: Workers) -> bool:
             step,
             state,
             batches,
-            lambda: validation_loss(state.model, store, plan.validation, plan.seed, workers),
-            plan.loop,
-            plan.ema.snapshot_every,
+            lambda: validation_loss(state.model, store, plan.recipe, workers),
+            plan.recipe,
             events,
             workers,
         )
@@ -129,12 +121,12 @@ def _prepared_batches(
 ) -> Generator[tuple[ClipBatch, StepNoise], None, None]:
     """Batches of this worker with their noise, on its device. A thread prepares them: at the published sizes the noise
     alone take 0.3 ms a clip."""
-    order = SampleOrder([Source(0, store.rows_of_split("train"))], plan.seed)
-    batches = training_batches([store], order, first_sample, plan.loop.batch_size, workers.rank, workers.size)
+    order = SampleOrder([Source(0, store.rows_of_split("train"))], plan.recipe.seed)
+    batches = training_batches([store], order, first_sample, plan.recipe.loop.batch_size, workers.rank, workers.size)
 
     def prepare(_: int) -> tuple[ClipBatch, StepNoise]:
         batch = next(batches)
-        return batch.to(workers.device), training_noise(batch, plan.seed).to(workers.device)
+        return batch.to(workers.device), training_noise(batch, plan.recipe.seed).to(workers.device)
 
     return read_ahead(prepare)
 
@@ -142,15 +134,15 @@ def _prepared_batches(
 def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingState:
     """Network with its first values and normalisation, optimiser and averages, at step 0, on the worker's device.
 
-    Raises CheckpointError where the plan is one for going on.
+    Raises CheckpointError where the plan is one for resuming.
     """
     if plan.init_sha256:
         raise CheckpointError(
-            f"{plan.run_uri} had a checkpoint to go on from, which is gone.", remedy="Run the same command again."
+            f"{plan.run_uri} had a checkpoint to resume from, which is gone.", remedy="Run the same command again."
         )
     assert plan.normalisation is not None
     init, normalisation = plan.init, plan.normalisation
-    model = network_from(init, plan.model, plan.seed) if init else _fresh_network(plan, normalisation, store)
+    model = network_from(init, plan.model, plan.recipe.seed) if init else _fresh_network(plan, normalisation, store)
     if init is None or init.record["model"]["depth"] == "off":
         scalars = normalisation.depth_scalars
         model.set_depth_scalar_statistics(torch.tensor(scalars.mean), torch.tensor(scalars.std))
@@ -159,14 +151,14 @@ def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingS
 
 def _state_of(model: MMDiT, plan: ArmPlan, workers: Workers) -> TrainingState:
     model.to(workers.device)
-    ema = PostHocEma(dict(model.named_parameters()), plan.ema.tracked_sigma_rel)
-    return TrainingState(model, build_optimizer(model, plan.optim), ema)
+    ema = PostHocEma(dict(model.named_parameters()), plan.recipe.ema.tracked_sigma_rel)
+    return TrainingState(model, build_optimizer(model, plan.recipe.optim), ema)
 
 
 def _fresh_network(plan: ArmPlan, normalisation: Normalisation, store: FeatureStore) -> MMDiT:
     """Weights of the seed. "No text" is the encoder's own embedding of an empty caption, as in the published training."""
     model = MMDiT(plan.model)
-    initialise(model, plan.seed)
+    initialise(model, plan.recipe.seed)
     model.set_latent_statistics(torch.tensor(normalisation.latent.mean), torch.tensor(normalisation.latent.std))
     with torch.no_grad():
         model.empty_text.copy_(torch.from_numpy(store.empty_text.astype("float32")))
@@ -191,7 +183,7 @@ def check_features(store: FeatureStore, batch_size: int, num_workers: int) -> No
             )
     if batch_size % num_workers:
         raise ConfigError(
-            f"loop.batch_size is {batch_size}, which cannot be split among {num_workers} workers.",
+            f"recipe.loop.batch_size is {batch_size}, which cannot be split among {num_workers} workers.",
             remedy="Give a multiple of num_workers.",
         )
 
@@ -213,7 +205,7 @@ class _Events:
 
     def save_checkpoint(self, state: TrainingState) -> None:
         if self._metrics:
-            save_checkpoint(self._folder, state, self._identity, self._plan.ema, self._plan.loop.keep_checkpoints)
+            save_checkpoint(self._folder, state, self._identity)
             self._metrics.flush()
 
     def save_snapshot(self, state: TrainingState) -> None:

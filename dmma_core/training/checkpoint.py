@@ -2,27 +2,28 @@
 
 checkpoints/step=000000500/model.safetensors    the network, latent statistics included
                            ema.safetensors      the averaged network that generation uses
-                           state.safetensors    optimiser state and tracked averages, for going on
-                           COMPLETE.json        architecture, features, counters, sha256 of every file
+                           state.safetensors    optimiser state and tracked averages, for resuming
+                           COMPLETE.json        recipe, architecture, features, counters, sha256 of every file
 """
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dmma_core.config_loading import config_to_dict
 from dmma_core.errors import CheckpointError, DmmaError
 from dmma_core.models.mmdit import MMDiT
 from dmma_core.provenance import provenance
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import EMA, MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder
 from dmma_core.storage.tensor_files import write_tensors
-from dmma_core.training.configs import EmaConfig
 from dmma_core.training.ema import EmaSnapshot, PostHocEma
 from dmma_core.training.optim import load_optimizer_tensors, optimizer_tensors
+from dmma_core.training.recipe import Changes, Recipe, changes_between, changes_text, refused_changes
 
 STATE = "state.safetensors"
 SOURCE = "source"  # entry of the record of a network that was not trained in its run: where it is from
@@ -31,26 +32,31 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What must stay the same for a run to go on: architecture, features, arm and seed. All plain values.
+    """What must stay the same for a run to resume: arm, recipe, architecture, features and initial weights.
 
     `model` is the configuration of the network, `features` the feature schema (`FeatureSchema.to_dict`),
-    `features_fingerprint` the contents of the feature set, `init_sha256` the weights that training began with ("" for
-    those of the seed).
+    `features_fingerprint` the contents of the feature set, `init_sha256` the file of the initial weights ("" for those of
+    the seed). `allow_changes` names settings of the recipe that may differ from the checkpoint's.
     """
 
     arm: str
-    seed: int
+    recipe: Recipe
     model: Mapping[str, Any]
     features: Mapping[str, Any]
     features_fingerprint: str
     init_sha256: str = ""
+    allow_changes: tuple[str, ...] = ()
+
+    def changes_since(self, checkpoint: Checkpoint) -> Changes:
+        """Settings of the recipe that differ from the checkpoint's."""
+        return changes_between(checkpoint.record["recipe"], config_to_dict(self.recipe))
 
     def require_same(self, checkpoint: Checkpoint) -> None:
         """Raise CheckpointError, naming what differs, unless `checkpoint` is of this run."""
         record = checkpoint.record
         if STATE not in record["files"]:
             raise CheckpointError(
-                f"{checkpoint.uri} holds a network alone, without what is needed to go on training.",
+                f"{checkpoint.uri} holds a network alone, without what is needed to resume training.",
                 remedy="Start another run from it: give its run as init_uri, and another comparison_uri.",
             )
         mine = dict(self.model)
@@ -68,20 +74,29 @@ class RunIdentity:
             )
         if record["init_sha256"] != self.init_sha256:
             raise CheckpointError(
-                f"{checkpoint.uri} began with other weights than are given now.",
+                f"{checkpoint.uri} was trained from other initial weights than are given now.",
                 remedy="Give the init_uri that the run was started with, or another comparison_uri.",
             )
-        for name in ("arm", "seed"):
-            if record[name] != getattr(self, name):
-                raise CheckpointError(
-                    f"{checkpoint.uri} was trained with {name} {record[name]!r}, now {getattr(self, name)!r}.",
-                    remedy=f"Set {name} to {record[name]!r}, or give another comparison_uri.",
-                )
+        if record["arm"] != self.arm:
+            raise CheckpointError(
+                f"{checkpoint.uri} is of the arm {record['arm']!r}, not of {self.arm!r}.",
+                remedy="Name the arm as the run was started, or give another comparison_uri.",
+            )
+        if refused := refused_changes(self.changes_since(checkpoint), self.allow_changes):
+            raise CheckpointError(
+                f"{checkpoint.uri} was trained with another recipe: {changes_text(refused)}.",
+                remedy=f"Give the settings the run was started with, another comparison_uri, "
+                f"or, to change them from here on, 'allow_changes=[{','.join(refused)}]'.",
+            )
 
 
 @dataclass
 class TrainingState:
-    """Everything that training changes. `step` and `samples` count what has been trained, `wall_s` its seconds."""
+    """Everything that training changes. `step` and `samples` count what has been trained, `wall_s` its seconds.
+
+    `lowest` and `newest` are (step, validation loss), None before the first validation. `recipe_changes` lists what the
+    run was resumed with: {"step", "changes": {setting: [before, after]}}.
+    """
 
     model: MMDiT
     optimizer: torch.optim.Optimizer
@@ -89,19 +104,32 @@ class TrainingState:
     step: int = 0
     samples: int = 0
     wall_s: float = 0.0
+    lowest: tuple[int, float] | None = None
+    newest: tuple[int, float] | None = None
+    recipe_changes: list[dict[str, Any]] = field(default_factory=list)
+
+    def validated(self, loss: float) -> None:
+        """Record the validation loss of the present step."""
+        self.newest = (self.step, loss)
+        if self.lowest is None or loss < self.lowest[1]:
+            self.lowest = self.newest
+
+    def validation_record(self) -> dict[str, Any] | None:
+        if self.lowest is None or self.newest is None:
+            return None
+        loss = self.newest[1] if self.newest[0] == self.step else None
+        return {"loss": loss, "lowest_step": self.lowest[0], "lowest_loss": self.lowest[1]}
 
 
-def save_checkpoint(
-    folder: RunFolder, state: TrainingState, identity: RunIdentity, ema: EmaConfig, keep: int
-) -> Checkpoint:
-    """Write the checkpoint of `state.step`, then remove all but the newest `keep`.
+def save_checkpoint(folder: RunFolder, state: TrainingState, identity: RunIdentity) -> Checkpoint:
+    """Write the checkpoint of `state.step`, then remove all but the newest `keep_checkpoints` and the best one.
 
     An older checkpoint is touched only after the new one is complete, so a full disk or a kill loses nothing finished.
     """
-    tracked = state.ema.snapshot()
+    recipe, tracked = identity.recipe, state.ema.snapshot()
     tensors: dict[str, dict[str, Tensor]] = {
         MODEL: state.model.state_dict(),
-        EMA: {**state.model.state_dict(), **tracked.averages[ema.sigma_rel]},
+        EMA: {**state.model.state_dict(), **tracked.averages[recipe.ema.sigma_rel]},
         STATE: {
             **{f"optimizer/{key}": value for key, value in optimizer_tensors(state.model, state.optimizer).items()},
             **{f"ema/{key}": value for key, value in tracked.to_tensors().items()},
@@ -112,15 +140,21 @@ def save_checkpoint(
         "samples": state.samples,
         "wall_s": state.wall_s,
         "arm": identity.arm,
-        "seed": identity.seed,
+        "recipe": config_to_dict(recipe),
+        "recipe_changes": state.recipe_changes,
+        "validation": state.validation_record(),
         "model": dict(identity.model),
         "features": dict(identity.features),
         "features_fingerprint": identity.features_fingerprint,
         "init_sha256": identity.init_sha256,
-        "ema": {"step": state.ema.step, "sigma_rel": ema.sigma_rel, "tracked_sigma_rel": list(ema.tracked_sigma_rel)},
+        "ema": {
+            "step": state.ema.step,
+            "sigma_rel": recipe.ema.sigma_rel,
+            "tracked_sigma_rel": list(recipe.ema.tracked_sigma_rel),
+        },
     }
     checkpoint = write_checkpoint(folder, tensors, record)
-    _remove_older(folder, state.step, keep)
+    _remove_older(folder, state.step, recipe.loop.keep_checkpoints)
     return checkpoint
 
 
@@ -139,9 +173,9 @@ def write_checkpoint(
 
 
 def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: RunIdentity) -> None:
-    """Bring `state` to where `checkpoint` was written. Training then goes on bit for bit as if it had never stopped.
+    """Bring `state` to where `checkpoint` was written. Training then continues bit for bit as if it had never stopped.
 
-    Raises CheckpointError for another architecture, another feature set or a damaged file, before anything is changed.
+    Raises CheckpointError for another recipe, architecture or feature set and for a damaged file, before any change.
     """
     identity.require_same(checkpoint)
     saved = checkpoint.read(STATE)
@@ -150,11 +184,20 @@ def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: R
     state.ema.restore(EmaSnapshot.from_tensors(checkpoint.record["ema"]["step"], _below(saved, "ema/")))
     state.step, state.samples = checkpoint.step, checkpoint.record["samples"]
     state.wall_s = checkpoint.record["wall_s"]
+    if validation := checkpoint.record["validation"]:
+        state.lowest = (validation["lowest_step"], validation["lowest_loss"])
+        state.newest = state.lowest if validation["loss"] is None else (checkpoint.step, validation["loss"])
+    state.recipe_changes = list(checkpoint.record["recipe_changes"])
+    if changes := identity.changes_since(checkpoint):
+        state.recipe_changes.append(
+            {"step": checkpoint.step, "changes": {key: list(pair) for key, pair in changes.items()}}
+        )
 
 
 def _remove_older(folder: RunFolder, newest: int, keep: int) -> None:
-    """Remove complete checkpoints beyond the newest `keep`, and unmarked leftovers; failing to is only a warning."""
-    kept = [step for step in folder.complete_steps() if step <= newest][-keep:]
+    """Remove unmarked leftovers and complete checkpoints, but for the newest `keep` and the one of the lowest validation
+    loss. Where that fails there is only a warning."""
+    kept = {*[step for step in folder.complete_steps() if step <= newest][-keep:], folder.best_checkpoint().step}
     for step in folder.steps():
         if step in kept or step > newest:
             continue

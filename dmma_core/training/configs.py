@@ -26,7 +26,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 1:
-                raise ConfigError(f"loop.{name} is {value}.", remedy="Give a number of 1 or more.")
+                raise ConfigError(f"recipe.loop.{name} is {value}.", remedy="Give a number of 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class OptimConfig:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "eps", "max_grad_norm"):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"optim.{name} is {getattr(self, name)}.", remedy="Give a number above 0.")
+                raise ConfigError(f"recipe.optim.{name} is {getattr(self, name)}.", remedy="Give a number above 0.")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1) or self.weight_decay < 0:
             raise ConfigError(
-                f"optim has betas {self.beta1}, {self.beta2} and weight_decay {self.weight_decay}.",
+                f"recipe.optim has betas {self.beta1}, {self.beta2} and weight_decay {self.weight_decay}.",
                 remedy="Give betas in [0, 1) and a weight decay of 0 or more.",
             )
 
@@ -70,14 +70,16 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in SCHEDULES:
-            raise ConfigError(f"schedule.kind is {self.kind!r}.", remedy=f"Use one of: {', '.join(SCHEDULES)}.")
+            raise ConfigError(f"recipe.schedule.kind is {self.kind!r}.", remedy=f"Use one of: {', '.join(SCHEDULES)}.")
         if self.warmup_steps < 0 or list(self.decay_steps) != sorted(self.decay_steps):
             raise ConfigError(
-                f"schedule has warmup_steps {self.warmup_steps} and decay_steps {list(self.decay_steps)}.",
+                f"recipe.schedule has warmup_steps {self.warmup_steps} and decay_steps {list(self.decay_steps)}.",
                 remedy="Give a warm-up of 0 or more and ascending decay steps.",
             )
         if not 0 < self.decay_factor <= 1:
-            raise ConfigError(f"schedule.decay_factor is {self.decay_factor}.", remedy="Give a number in (0, 1].")
+            raise ConfigError(
+                f"recipe.schedule.decay_factor is {self.decay_factor}.", remedy="Give a number in (0, 1]."
+            )
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,30 @@ class DropoutConfig:
     def __post_init__(self) -> None:
         for name in ("video", "depth", "text"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"dropout.{name} is {getattr(self, name)}.", remedy="Give a probability.")
+                raise ConfigError(f"recipe.dropout.{name} is {getattr(self, name)}.", remedy="Give a probability.")
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """How training chooses times in (0, 1) and the path from noise to data (MMAudio, section 3.2).
+
+    Times are logit-normal: the logit of a time is normal with mean `time_mean` and standard deviation `time_scale`. The path
+    at time t is (1 - (1 - min_sigma) t) noise + t data, so `min_sigma` is the share of noise that is left at time 1.
+    """
+
+    time_mean: float = 0.0
+    time_scale: float = 1.0
+    min_sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.time_scale <= 0:
+            raise ConfigError(
+                f"recipe.flow.time_scale is {self.time_scale}.", remedy="Give a number above 0; 1 is usual."
+            )
+        if not 0 <= self.min_sigma < 1:
+            raise ConfigError(
+                f"recipe.flow.min_sigma is {self.min_sigma}.", remedy="Give a number in [0, 1); 0 is usual."
+            )
 
 
 @dataclass(frozen=True)
@@ -113,16 +138,20 @@ class EmaConfig:
 
     def __post_init__(self) -> None:
         if self.snapshot_every < 1:
-            raise ConfigError(f"ema.snapshot_every is {self.snapshot_every}.", remedy="Give a number of 1 or more.")
+            raise ConfigError(
+                f"recipe.ema.snapshot_every is {self.snapshot_every}.", remedy="Give a number of 1 or more."
+            )
         tracked = ", ".join(map(str, self.tracked_sigma_rel))
         if not tracked or len(set(self.tracked_sigma_rel)) < len(self.tracked_sigma_rel):
-            raise ConfigError(f"ema.tracked_sigma_rel is [{tracked}].", remedy="Give one or more different numbers.")
+            raise ConfigError(
+                f"recipe.ema.tracked_sigma_rel is [{tracked}].", remedy="Give one or more different numbers."
+            )
         for value in self.tracked_sigma_rel:
             check_sigma_rel(value)
         if self.sigma_rel not in self.tracked_sigma_rel:
             raise ConfigError(
-                f"ema.sigma_rel is {self.sigma_rel}, which is not tracked while training ({tracked} are).",
-                remedy="Give one of these, or add it to ema.tracked_sigma_rel of a new run; "
+                f"recipe.ema.sigma_rel is {self.sigma_rel}, which is not tracked while training ({tracked} are).",
+                remedy="Give one of these, or add it to recipe.ema.tracked_sigma_rel of a new run; "
                 "`dmma weights average` makes averages of other lengths afterwards.",
             )
 
@@ -141,7 +170,7 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 1:
-                raise ConfigError(f"validation.{name} is {value}.", remedy="Give a number of 1 or more.")
+                raise ConfigError(f"recipe.validation.{name} is {value}.", remedy="Give a number of 1 or more.")
 
 
 def check_sigma_rel(value: float) -> None:

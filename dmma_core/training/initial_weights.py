@@ -116,8 +116,8 @@ def find_init(run: RunFolder, step: int | None, init_sha256: AbstractSet[str]) -
         if init_sha256 <= {candidate.record["files"].get(EMA)}:
             return candidate
     raise CheckpointError(
-        f"Another arm began with other weights than {found.uri} holds, so the arms could not be compared.",
-        remedy="Give the init_uri and init_step that it began with, or another comparison_uri.",
+        f"Another arm started from other weights than {found.uri} holds, so the arms could not be compared.",
+        remedy="Give the init_uri and init_step that it started from, or another comparison_uri.",
     )
 
 

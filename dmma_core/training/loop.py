@@ -16,7 +16,7 @@ from dmma_core.data.batching import ClipBatch
 from dmma_core.errors import TrainingError
 from dmma_core.storage.metrics_log import Point
 from dmma_core.training.checkpoint import TrainingState
-from dmma_core.training.configs import LoopConfig
+from dmma_core.training.recipe import Recipe
 from dmma_core.training.step import StepNoise, StepResult, TrainingStep
 from dmma_core.training.workers import Workers
 
@@ -52,16 +52,16 @@ def run_training(
     state: TrainingState,
     batches: Iterator[tuple[ClipBatch, StepNoise]],
     validate: Callable[[], float],
-    config: LoopConfig,
-    snapshot_every: int,
+    recipe: Recipe,
     events: LoopEvents,
     workers: Workers,
 ) -> bool:
-    """Train from `state` up to `config.num_steps`; False if it was asked to stop before.
+    """Train from `state` up to the recipe's `num_steps`; False if a stop was requested before.
 
     `batches`, with their random noise, are on the workers' device and start at sample `state.samples`. Raises
     TrainingError where a loss or the gradient is not finite: every checkpoint is then untouched.
     """
+    config = recipe.loop
     started_s = time.monotonic() - state.wall_s
     interval, saved_step, stopped = _Interval(), state.step if state.step else None, False
 
@@ -73,7 +73,8 @@ def run_training(
     def log_validation() -> None:
         loss = validate()
         if not math.isfinite(loss):
-            raise _diverged(f"validation loss {loss}", state, saved_step, step.optim.learning_rate)
+            raise _diverged(f"validation loss {loss}", state, saved_step, recipe.optim.learning_rate)
+        state.validated(loss)
         log({"val/loss": loss})
 
     if state.step == 0:
@@ -97,7 +98,7 @@ def run_training(
         if state.step % config.log_every == 0 or is_last:
             log(_training_values(interval, result, workers))
             interval = _Interval()
-        if state.step % snapshot_every == 0:
+        if state.step % recipe.ema.snapshot_every == 0:
             events.save_snapshot(state)
         if state.step % config.validate_every == 0 or is_last:
             log_validation()
@@ -130,6 +131,6 @@ def _diverged(found: str, state: TrainingState, saved_step: int | None, rate: fl
     kept = f"The checkpoint of step {saved_step} is intact." if saved_step else "No checkpoint had been written yet."
     return TrainingError(
         f"Training diverged in step {state.step} (sample {state.samples}): {found}, learning rate {rate:.3g}. {kept}",
-        remedy=f"Run again with a lower optim.learning_rate (for example {rate / 2:.2g}) or a longer "
-        "schedule.warmup_steps; if it returns at the same sample, look at that clip's features.",
+        remedy=f"Run again with a lower recipe.optim.learning_rate (for example {rate / 2:.2g}) or a longer "
+        "recipe.schedule.warmup_steps; if it returns at the same sample, look at that clip's features.",
     )

@@ -70,6 +70,10 @@ def average_afterwards(
                 "misfit": synthesis.misfit,
                 "snapshots": steps,
             },
+            "recipe": newest.record["recipe"],
+            "recipe_changes": newest.record["recipe_changes"],
+            "features_fingerprint": newest.record["features_fingerprint"],
+            "init_sha256": newest.record["init_sha256"],
             SOURCE: source,
         }
         written.append(write_checkpoint(folder, {EMA: {**network, **average}}, record))

@@ -15,8 +15,9 @@ from dmma_core.data.batching import ClipBatch
 from dmma_core.flow.path import flow_loss, interpolate, logit_normal_times
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.training.configs import DropoutConfig, OptimConfig, ScheduleConfig
+from dmma_core.training.configs import DropoutConfig, FlowConfig
 from dmma_core.training.optim import clip_gradients, set_learning_rate
+from dmma_core.training.recipe import Recipe
 from dmma_core.training.schedule import learning_rate
 
 VelocityModel = Callable[[Tensor, Tensor, ConditionFeatures], Tensor]
@@ -99,12 +100,18 @@ def loss_per_clip(
     prior_BLC: Tensor,
     time_B: Tensor,
     features: ConditionFeatures,
+    flow: FlowConfig,
 ) -> Tensor:
     """Flow-matching loss [B] of the (normalised) latents at the given times, from the given noise."""
-    noisy_BLC = interpolate(prior_BLC, latent_BLC, time_B)
+    noisy_BLC = interpolate(prior_BLC, latent_BLC, time_B, flow.min_sigma)
     with autocast(latent_BLC.device):
         predicted_BLC = velocity(noisy_BLC, time_B, features)
-    return flow_loss(predicted_BLC, prior_BLC, latent_BLC)
+    return flow_loss(predicted_BLC, prior_BLC, latent_BLC, flow.min_sigma)
+
+
+def times_of(normal_B: Tensor, flow: FlowConfig) -> Tensor:
+    """The recipe's times [B] in (0, 1) from standard normal noise."""
+    return logit_normal_times(normal_B, flow.time_mean, flow.time_scale)
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -130,21 +137,20 @@ class TrainingStep:
     model: MMDiT
     velocity: VelocityModel
     optimizer: torch.optim.Optimizer
-    optim: OptimConfig
-    schedule: ScheduleConfig
-    dropout: DropoutConfig
+    recipe: Recipe
 
     def __call__(self, batch: ClipBatch, noise: StepNoise, step: int) -> StepResult:
         """Do step number `step` (0, 1, …). Where loss or gradient is not finite, nothing is updated."""
-        rate = learning_rate(self.schedule, self.optim.learning_rate, step)
+        recipe = self.recipe
+        rate = learning_rate(recipe.schedule, recipe.optim.learning_rate, step)
         set_learning_rate(self.optimizer, rate)
         latent_BLC = self.model.normalize(sample_posterior(batch, noise.posterior_noise_BLC))
-        time_B = logit_normal_times(noise.time_normal_B)
-        features = drop_conditions(batch, noise, self.dropout)
+        time_B = times_of(noise.time_normal_B, recipe.flow)
+        features = drop_conditions(batch, noise, recipe.dropout)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = loss_per_clip(self.velocity, latent_BLC, noise.prior_BLC, time_B, features).mean()
+        loss = loss_per_clip(self.velocity, latent_BLC, noise.prior_BLC, time_B, features, recipe.flow).mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(clip_gradients(self.model, self.optim.max_grad_norm))
+        norm = float(clip_gradients(self.model, recipe.optim.max_grad_norm))
         is_finite = bool(np.isfinite(norm))
         if is_finite:
             self.optimizer.step()

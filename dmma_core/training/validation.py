@@ -8,10 +8,9 @@ import torch
 
 from dmma_core.data.batching import collate
 from dmma_core.data.feature_store import FeatureStore
-from dmma_core.flow.path import logit_normal_times
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.training.configs import ValidationConfig
-from dmma_core.training.step import condition_features, loss_per_clip, noise_of, sample_posterior
+from dmma_core.training.recipe import Recipe
+from dmma_core.training.step import condition_features, loss_per_clip, noise_of, sample_posterior, times_of
 from dmma_core.training.workers import Workers
 
 
@@ -19,11 +18,11 @@ from dmma_core.training.workers import Workers
 def validation_loss(
     model: MMDiT,
     store: FeatureStore,
-    config: ValidationConfig,
-    seed: int,
+    recipe: Recipe,
     workers: Workers,
 ) -> float:
     """Mean flow-matching loss with all conditions present. The clips are shared out among the workers."""
+    config = recipe.validation
     rows = store.rows_of_split("val")[: config.max_clips][workers.rank :: workers.size]
     quantiles = [(part + 0.5) / config.num_times for part in range(config.num_times)]
     total, count = 0.0, 0
@@ -33,13 +32,13 @@ def validation_loss(
         everything_B = torch.ones(len(chunk), dtype=torch.bool, device=workers.device)
         features = condition_features(batch, everything_B, everything_B, everything_B)
         for quantile in quantiles:
-            keys = [(seed, _key(store.clips[row].clip_id, quantile)) for row in chunk]
+            keys = [(recipe.seed, _key(store.clips[row].clip_id, quantile)) for row in chunk]
             noise = noise_of(keys, *batch.latent_mean_BLC.shape[1:])
             normal_B = torch.full((len(chunk),), NormalDist().inv_cdf(quantile))
             noise = replace(noise, time_normal_B=normal_B).to(workers.device)
             latent_BLC = model.normalize(sample_posterior(batch, noise.posterior_noise_BLC))
-            time_B = logit_normal_times(noise.time_normal_B)
-            loss_B = loss_per_clip(model, latent_BLC, noise.prior_BLC, time_B, features)
+            time_B = times_of(noise.time_normal_B, recipe.flow)
+            loss_B = loss_per_clip(model, latent_BLC, noise.prior_BLC, time_B, features, recipe.flow)
             total += float(loss_B.double().sum())
             count += len(chunk)
     total, clips = workers.total(total, count)

@@ -79,7 +79,7 @@ class _Arm:
         last_step = int(points[-1]["step"]) if points else -1
         is_new = last_step > self.shown_step or last_step == 0
         if is_new and self.progress is None:
-            total = self.plan.loop.num_steps - self.shown_step
+            total = self.plan.recipe.loop.num_steps - self.shown_step
             self.progress = stack.enter_context(Progress(f"train {self.plan.arm}", total, "step"))
         if self.progress is not None and last_step > self.shown_step:
             self.progress.advance(last_step - self.shown_step, _note(points))

@@ -23,10 +23,10 @@ def jobs_of_the_chain(work: Path) -> list[list[str]]:
         for room in ("videos", "manifest", "features", "runs", "generated", "reports", "comparison")
     }
     training = [
-        "loop.num_steps=6",
-        "loop.batch_size=4",
-        "loop.validate_every=3",
-        "loop.checkpoint_every=3",
+        "recipe.loop.num_steps=6",
+        "recipe.loop.batch_size=4",
+        "recipe.loop.validate_every=3",
+        "recipe.loop.checkpoint_every=3",
         "mlflow=false",
     ]
     chain = [

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from dmma_core.data.batching import ClipBatch
 from dmma_core.models.mmaudio_interop import official_shapes, state_to_official
-from dmma_core.training.configs import DropoutConfig, OptimConfig, ScheduleConfig
+from dmma_core.training.configs import DropoutConfig, FlowConfig, OptimConfig, ScheduleConfig
 from dmma_core.training.optim import build_optimizer, clip_gradients
+from dmma_core.training.recipe import Recipe
 from dmma_core.training.step import StepNoise, TrainingStep, drop_conditions
 from helpers.golden import GoldenFile, fill_tensor, golden_file, golden_names
 from helpers.golden_mmdit import TOLERANCE, golden_config, golden_features, golden_network
@@ -105,8 +106,10 @@ def test_three_updates_of_the_whole_network(name: str) -> None:
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
     optim = optim_of(file)
     dropout = DropoutConfig(probability, probability, probability)
+    flow = FlowConfig(*(file.meta[name] for name in ("t_mean", "t_scale", "min_sigma")))
+    recipe = Recipe(optim=optim, schedule=ScheduleConfig("constant", warmup_steps=0), dropout=dropout, flow=flow)
     optimizer = build_optimizer(model, optim)
-    step = TrainingStep(model, model, optimizer, optim, ScheduleConfig("constant", warmup_steps=0), dropout)
+    step = TrainingStep(model, model, optimizer, recipe)
 
     kept = drop_conditions(batch_of(file), draws_of(file), dropout)
     assert torch.equal(kept.present_video_B, ~file["null_video"])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,7 +11,6 @@ from dmma_core.data.feature_store import FeatureStore
 from dmma_core.models.presets import config_for_features
 from dmma_core.training.arm import ArmPlan
 from dmma_core.training.configs import (
-    DropoutConfig,
     EmaConfig,
     LoopConfig,
     OptimConfig,
@@ -19,6 +19,7 @@ from dmma_core.training.configs import (
 )
 from dmma_core.training.ema import EmaSnapshot, add_up, solve_synthesis
 from dmma_core.training.normalisation import normalisation_of
+from dmma_core.training.recipe import Recipe
 from dmma_core.training.workers import Workers
 
 ALONE = Workers(torch.device("cpu"))
@@ -42,14 +43,24 @@ def small_plan(folder: Path, store: FeatureStore, depth: str = "off", arm: str =
         model=model,
         init=None,
         normalisation=normalisation_of(store),
-        seed=3,
-        loop=LoopConfig(**{**intervals, **loop}),
-        optim=OptimConfig(learning_rate=1e-3),
-        schedule=ScheduleConfig(warmup_steps=2, decay_steps=(3,)),
-        dropout=DropoutConfig(),
-        ema=EmaConfig(snapshot_every=2),
-        validation=ValidationConfig(num_times=2, batch_size=3),
+        recipe=Recipe(
+            seed=3,
+            loop=LoopConfig(**{**intervals, **loop}),
+            optim=OptimConfig(learning_rate=1e-3),
+            schedule=ScheduleConfig(warmup_steps=2, decay_steps=(3,)),
+            ema=EmaConfig(snapshot_every=2),
+            validation=ValidationConfig(num_times=2, batch_size=3),
+        ),
     )
+
+
+def with_recipe(plan: ArmPlan, **parts: Any) -> ArmPlan:
+    """The plan with other settings of its recipe: `loop={"num_steps": 7}` changes entries, `seed=4` a value."""
+    given = {
+        name: replace(getattr(plan.recipe, name), **value) if isinstance(value, dict) else value
+        for name, value in parts.items()
+    }
+    return replace(plan, recipe=replace(plan.recipe, **given))
 
 
 def synthesised(snapshots: Sequence[EmaSnapshot], sigma_rel: float, step: int | None = None) -> dict[str, torch.Tensor]:

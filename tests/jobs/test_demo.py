@@ -28,7 +28,7 @@ def test_every_step_is_a_job_with_settings_that_it_knows(tmp_path: Path) -> None
         (["{}/none"], "holds 0 files, none of them a video"),
         (["{}/some", "captions={}/none.tsv"], "There is no {}/none.tsv"),
         (["num_clips=0"], "num_clips is 0"),
-        (["num_steps=0"], "loop.num_steps is 0"),
+        (["num_steps=0"], "recipe.loop.num_steps is 0"),
     ],
 )
 def test_a_dry_run_sees_what_the_first_step_would_stumble_over(

@@ -41,10 +41,10 @@ def settings(store: FeatureStore, comparison_uri: Path | str, num_steps: int, *m
         f"comparison_uri={comparison_uri}",
         "preset=tiny",
         "device=cpu",
-        *(f"loop.{name}={value}" for name, value in loop.items()),
-        "ema.snapshot_every=2",
-        "schedule.warmup_steps=2",
-        "validation.num_times=1",
+        *(f"recipe.loop.{name}={value}" for name, value in loop.items()),
+        "recipe.ema.snapshot_every=2",
+        "recipe.schedule.warmup_steps=2",
+        "recipe.validation.num_times=1",
         *more,
     ]
 
@@ -94,7 +94,7 @@ def test_a_finished_run_is_left_as_it_is(
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
     assert train.JOB.main(settings(store, trained, 4)) == 0
     assert "weights average" not in capsys.readouterr().err
-    assert train.JOB.main(settings(store, trained, 4, "ema.sigma_rel=0.1")) == 0
+    assert train.JOB.main(settings(store, trained, 4, "recipe.ema.sigma_rel=0.1")) == 0
     assert f"`dmma weights average {trained}/depth --sigma-rel 0.1` makes the one given now" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")} == before
 
@@ -124,7 +124,7 @@ def test_mlflow_shows_one_experiment_with_the_arms_below_a_parent(trained: Path,
         assert run.data.tags["mlflow.parentRunId"] == ids["parent"] == runs["small"].info.run_id
         assert run.data.tags["features_fingerprint"] == store.fingerprint
         assert run.data.tags["git_commit"]
-        assert run.data.params["loop.batch_size"] == "4"
+        assert run.data.params["recipe.loop.batch_size"] == "4"
         assert run.info.status == "FINISHED"
     assert runs["depth"].data.params["model.depth"] == "both"
 
@@ -207,13 +207,13 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(
     store: FeatureStore, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     comparison_uri = tmp_path / "runs" / "stopped"
-    command = settings(store, comparison_uri, 2000, "only=[depth]", "loop.checkpoint_every=2000", "mlflow=false")
+    command = settings(store, comparison_uri, 2000, "only=[depth]", "recipe.loop.checkpoint_every=2000", "mlflow=false")
     after_first_points(comparison_uri, "depth", lambda: os.kill(os.getpid(), signal.SIGINT))
     assert train.JOB.main(command) == 130
     assert "run the same command to go on" in capsys.readouterr().err
     (stopped,) = steps_of(comparison_uri, "depth")
     assert 4 <= stopped < 2000
-    assert train.JOB.main([*command, f"loop.num_steps={stopped + 1}"]) == 0
+    assert train.JOB.main([*command, f"recipe.loop.num_steps={stopped + 1}"]) == 0
     assert steps_of(comparison_uri, "depth") == [stopped, stopped + 1]
 
 
@@ -237,7 +237,7 @@ def test_dry_run_checks_everything_and_changes_nothing(
         ("arms.depth.depth=sideways", "depth is 'sideways'"),
         ("num_workers=3", "cannot be split among 3 workers"),
         ("comparison_uri=/proc/nothing", "could not be|may not be|There is no"),
-        ("loop.nmu_steps=3", "Did you mean"),
+        ("recipe.loop.nmu_steps=3", "Did you mean"),
     ],
 )
 def test_bad_input_is_a_sentence(

@@ -13,6 +13,7 @@ from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import train_arm
 from dmma_core.training.configs import LoopConfig, ScheduleConfig, ValidationConfig
 from dmma_core.training.normalisation import normalisation_of
+from dmma_core.training.recipe import Recipe
 from helpers.features import write_feature_set
 from helpers.training import ALONE
 from ray_jobs.train import arm_plans, plan
@@ -30,9 +31,11 @@ def config_of(store: FeatureStore, comparison_uri: Path, num_steps: int, **setti
         comparison_uri=str(comparison_uri),
         preset="tiny",
         mlflow=False,
-        loop=LoopConfig(num_steps=num_steps, batch_size=4, keep_checkpoints=1, **every),
-        schedule=ScheduleConfig(warmup_steps=1, decay_steps=()),
-        validation=ValidationConfig(num_times=1),
+        recipe=Recipe(
+            loop=LoopConfig(num_steps=num_steps, batch_size=4, keep_checkpoints=1, **every),
+            schedule=ScheduleConfig(warmup_steps=1, decay_steps=()),
+            validation=ValidationConfig(num_times=1),
+        ),
         **settings,  # type: ignore[arg-type]
     )
 
@@ -47,9 +50,9 @@ def test_a_start_that_trained_on_or_was_deleted(store: FeatureStore, tmp_path: P
     depth = arm_plans(fine, store, normalisation_of(store))[1]
     assert depth.init == begun.init is not None
 
-    longer = replace(first, loop=replace(first.loop, num_steps=4))
+    longer = replace(first, recipe=replace(first.recipe, loop=replace(first.recipe.loop, num_steps=4)))
     assert train_arm(arm_plans(longer, store, normalisation_of(store))[0], ALONE)
-    with pytest.raises(CheckpointError, match="Another arm began with other weights"):
+    with pytest.raises(CheckpointError, match="Another arm started from other weights"):
         arm_plans(fine, store, normalisation_of(store))
     with pytest.raises(IncompleteError, match="step 2, only of 4"):
         arm_plans(replace(fine, init_step=2), store, None)
@@ -57,8 +60,10 @@ def test_a_start_that_trained_on_or_was_deleted(store: FeatureStore, tmp_path: P
     shutil.rmtree(tmp_path / "first")
     with pytest.raises(IncompleteError, match="no complete checkpoint"):
         arm_plans(fine, store, normalisation_of(store))  # the arm with depth has still to start
-    going_on = replace(fine, only=["baseline"], loop=replace(fine.loop, num_steps=4))
-    assert "from step 2 on" in "\n".join(plan(going_on))
+    going_on = replace(
+        fine, only=["baseline"], recipe=replace(fine.recipe, loop=replace(fine.recipe.loop, num_steps=4))
+    )
+    assert "resuming at step 2" in "\n".join(plan(going_on))
     assert train_arm(arm_plans(going_on, store, normalisation_of(store))[0], ALONE)
     assert RunFolder(begun.run_uri).checkpoint().step == 4
 
@@ -66,7 +71,7 @@ def test_a_start_that_trained_on_or_was_deleted(store: FeatureStore, tmp_path: P
 def test_arms_of_a_seed_are_not_given_a_start_afterwards(store: FeatureStore, tmp_path: Path) -> None:
     config = config_of(store, tmp_path / "runs", 2, arms={"baseline": ArmConfig()})
     assert train_arm(arm_plans(config, store, normalisation_of(store))[0], ALONE)
-    with pytest.raises(CheckpointError, match="began with other weights than are given now"):
+    with pytest.raises(CheckpointError, match="from other initial weights than are given now"):
         plan(replace(config, init_uri=str(tmp_path / "runs" / "baseline")))
 
 

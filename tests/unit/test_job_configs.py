@@ -16,7 +16,7 @@ from dmma_core.job_configs import ExtractConfig, GenerateConfig, PretrainTinyCon
         (TrainConfig, "arms.depth.fusion=deepmmaudio", r"Arm depth: .* Use depth=rgb_like"),
         (TrainConfig, "preset=huge", "no network preset 'huge'"),
         (TrainConfig, "only=[x]", "unknown arms x"),
-        (TrainConfig, "optim.learning_rate=nan", "'optim.learning_rate' is nan"),
+        (TrainConfig, "recipe.optim.learning_rate=nan", "'recipe.optim.learning_rate' is nan"),
         (ExtractConfig, "gpus_per_encoder=1.5", "gpus_per_encoder is 1.5"),
         (GenerateConfig, "prompt=rain", "without a video"),
         (PretrainTinyConfig, "num_threads=0", "num_threads is 0"),

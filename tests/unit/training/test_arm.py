@@ -1,5 +1,6 @@
 """A whole arm in this process: going on bit for bit, stopping, diverging, several workers, checkpoints that don't fit."""
 
+import json
 import math
 import os
 import resource
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from dmma_core.config_loading import config_from_dict, config_to_dict
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.errors import CheckpointError, ConfigError, SchemaError, StorageError, TrainingError
 from dmma_core.models.mmdit import MMDiT
@@ -28,7 +30,7 @@ from dmma_core.training.checkpoint import STATE
 from dmma_core.training.snapshots import read_snapshot, snapshot_steps
 from dmma_core.training.workers import Workers
 from helpers.features import write_feature_set
-from helpers.training import ALONE, small_plan, synthesised
+from helpers.training import ALONE, small_plan, synthesised, with_recipe
 
 TIMES = ("wall_s", "unix_s", "train/samples_per_s", "train/data_wait_percent")
 
@@ -72,7 +74,7 @@ def test_going_on_gives_the_same_bits_as_training_straight(
 ) -> None:
     plan = small_plan(tmp_path, store, "both", num_steps=3)
     assert train_arm(plan, ALONE)
-    longer = replace(plan, loop=replace(plan.loop, num_steps=7))
+    longer = with_recipe(plan, loop={"num_steps": 7})
     assert train_arm(longer, ALONE)
     assert_equal_files(files_of(longer, 7), files_of(straight, 7))
 
@@ -136,11 +138,12 @@ def test_stop_writes_a_checkpoint_and_leaves(store: FeatureStore, straight: ArmP
 def test_divergence_is_a_sentence_and_keeps_the_checkpoint(store: FeatureStore, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, store, num_steps=2)
     assert train_arm(plan, ALONE)
-    broken = replace(
-        plan,
-        loop=replace(plan.loop, num_steps=200),
-        optim=replace(plan.optim, learning_rate=1e30),
-        schedule=replace(plan.schedule, kind="constant"),
+    changed = ("recipe.optim.learning_rate", "recipe.schedule.kind")
+    broken = with_recipe(
+        replace(plan, allow_changes=changed),
+        loop={"num_steps": 200},
+        optim={"learning_rate": 1e30},
+        schedule={"kind": "constant"},
     )
     with pytest.raises(
         TrainingError, match=r"diverged in step \d+.*The checkpoint of step \d+ is intact.*learning_rate"
@@ -161,7 +164,7 @@ def test_the_space_of_a_run_is_known_before(straight: ArmPlan, store: FeatureSto
     """The rest is headers and JSON, a larger part of a network as small as this one."""
     small = small_plan(tmp_path, store, num_steps=1)
     assert train_arm(small, ALONE)
-    for plan, kept in ((straight, 2 / 3), (small, 1)):
+    for plan, kept in ((straight, 2 / 4), (small, 1)):
         expected = (kept * plan.bytes_to_keep()[0], plan.bytes_to_keep()[1])
         for folder, num_bytes in zip(("checkpoints", "ema_snapshots"), expected, strict=True):
             files = list(Path(plan.run_uri, folder).rglob("*.safetensors"))
@@ -177,7 +180,7 @@ def test_copies_made_by_hand_are_left_alone(store: FeatureStore, tmp_path: Path)
         shutil.copytree(folder.checkpoint_uri(2), copy)
     snapshot = Path(folder.uri) / "ema_snapshots" / "step=000000002.safetensors"
     shutil.copy(snapshot, snapshot.with_stem("step=000000002-copy"))
-    assert train_arm(replace(plan, loop=replace(plan.loop, num_steps=4, keep_checkpoints=1)), ALONE)
+    assert train_arm(with_recipe(plan, loop={"num_steps": 4, "keep_checkpoints": 1}), ALONE)
     assert folder.complete_steps() == [4]
     assert snapshot_steps(folder, 4) == [2, 4]
     assert all(copy.is_dir() for copy in copies)
@@ -192,7 +195,6 @@ def test_another_average_can_be_made_afterwards(straight: ArmPlan) -> None:
 
 
 def test_checkpoint_alone_rebuilds_the_network(straight: ArmPlan, store: FeatureStore) -> None:
-    from dmma_core.config_loading import config_from_dict
     from dmma_core.models.mmdit import MMDiTConfig
 
     checkpoint = RunFolder(straight.run_uri).checkpoint()
@@ -210,7 +212,7 @@ def spoil_architecture(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> Ar
 
 
 def spoil_seed(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
-    return replace(plan, seed=plan.seed + 1)
+    return with_recipe(plan, seed=plan.recipe.seed + 1)
 
 
 def spoil_features(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
@@ -230,7 +232,7 @@ def spoil_file(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
     ("spoil", "sentence"),
     [
         (spoil_architecture, "another architecture: hidden_width 32 .now 64."),
-        (spoil_seed, "seed 3, now 4"),
+        (spoil_seed, r"another recipe: recipe.seed 3 \(now 4\).*allow_changes=\[recipe.seed\]"),
         (spoil_features, "another feature set"),
         (spoil_file, "differs from its recorded sha256"),
     ],
@@ -244,11 +246,54 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
         train_arm(spoil(plan, store, tmp_path), ALONE)
 
 
+def test_an_allowed_change_is_recorded_with_its_step(store: FeatureStore, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, store, num_steps=2)
+    assert train_arm(plan, ALONE)
+    changed = with_recipe(plan, loop={"num_steps": 4}, optim={"learning_rate": 5e-4})
+    with pytest.raises(CheckpointError, match=r"another recipe: recipe.optim.learning_rate 0.001 \(now 0.0005\)\."):
+        train_arm(changed, ALONE)
+    assert train_arm(replace(changed, allow_changes=("recipe.optim.learning_rate",)), ALONE)
+    record = RunFolder(plan.run_uri).checkpoint(4).record
+    assert record["recipe"] == json.loads(json.dumps(config_to_dict(changed.recipe)))
+    expected = {"recipe.loop.num_steps": [2, 4], "recipe.optim.learning_rate": [0.001, 0.0005]}
+    assert record["recipe_changes"] == [{"step": 2, "changes": expected}]
+    assert train_arm(with_recipe(changed, loop={"num_steps": 5}), ALONE)
+    assert [entry["step"] for entry in RunFolder(plan.run_uri).checkpoint(5).record["recipe_changes"]] == [2, 4]
+
+
+def test_averages_of_other_lengths_cannot_be_tracked_afterwards(store: FeatureStore, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, store, num_steps=2)
+    assert train_arm(plan, ALONE)
+    other = with_recipe(plan, ema={"tracked_sigma_rel": (0.05, 0.2)})
+    with pytest.raises(CheckpointError, match="recipe.ema.tracked_sigma_rel"):
+        train_arm(replace(other, allow_changes=("recipe.ema.tracked_sigma_rel",)), ALONE)
+
+
+def test_the_best_checkpoint_is_kept_and_found(store: FeatureStore, tmp_path: Path) -> None:
+    """A learning rate that is far too high after step 2 makes every later validation loss worse."""
+    plan = small_plan(tmp_path, store, num_steps=2)
+    assert train_arm(plan, ALONE)
+    worse = with_recipe(
+        replace(plan, allow_changes=("recipe.optim.learning_rate",)),
+        loop={"num_steps": 8, "keep_checkpoints": 1},
+        optim={"learning_rate": 0.03},
+    )
+    assert train_arm(worse, ALONE)
+    folder = RunFolder(plan.run_uri)
+    assert folder.complete_steps() == [2, 8]
+    best, newest = folder.best_checkpoint(), folder.checkpoint()
+    assert (best.step, newest.step) == (2, 8)
+    validated = validation_of(plan)
+    assert best.validation_loss == validated[2] < newest.validation_loss == validated[8]
+    lowest = {"lowest_step": 2, "lowest_loss": validated[2]}
+    assert newest.training["validation"] == {"loss": validated[8], **lowest}
+
+
 def test_no_room_on_the_disk_keeps_what_was_complete(store: FeatureStore, tmp_path: Path) -> None:
     """A limit on file sizes, held by the operating system, stands in for the full disk."""
     plan = small_plan(tmp_path, store, num_steps=2)
     assert train_arm(plan, ALONE)
-    longer = replace(plan, loop=replace(plan.loop, num_steps=4))
+    longer = with_recipe(plan, loop={"num_steps": 4})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
@@ -267,7 +312,7 @@ def _work(rank: int, size: int, port: int, plan: ArmPlan, copy: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=size)
     workers = Workers(torch.device("cpu"), rank, size)
-    train_arm(replace(plan, loop=replace(plan.loop, num_steps=3)), workers)
+    train_arm(with_recipe(plan, loop={"num_steps": 3}), workers)
     if rank == 0:
         shutil.copytree(plan.run_uri, copy)
     dist.barrier()

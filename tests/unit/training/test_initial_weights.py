@@ -29,7 +29,7 @@ from dmma_core.training.initial_weights import (
     require_init,
 )
 from helpers.features import synthetic_schema, write_feature_set
-from helpers.training import ALONE, small_plan
+from helpers.training import ALONE, small_plan, with_recipe
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,8 @@ def test_a_run_goes_on_only_with_the_weights_it_began_with(
 ) -> None:
     plan = starting_from(small_plan(tmp_path, store, num_steps=2), trained)
     assert train_arm(plan, ALONE)
-    longer = replace(plan, loop=replace(plan.loop, num_steps=4))
-    with pytest.raises(CheckpointError, match="began with other weights"):
+    longer = with_recipe(plan, loop={"num_steps": 4})
+    with pytest.raises(CheckpointError, match="from other initial weights"):
         train_arm(replace(longer, init=None), ALONE)
     assert train_arm(longer, ALONE)
 
@@ -99,7 +99,7 @@ def test_an_arm_that_goes_on_needs_its_start_no_more(store: FeatureStore, traine
     plan = starting_from(small_plan(tmp_path, store, num_steps=2), init.checkpoint())
     assert train_arm(plan, ALONE)
     shutil.rmtree(init.uri)
-    longer = replace(plan, loop=replace(plan.loop, num_steps=4))
+    longer = with_recipe(plan, loop={"num_steps": 4})
     assert plan.init is not None
     assert train_arm(replace(longer, init=None, init_sha256=plan.init.record["files"][EMA]), ALONE)
     assert RunFolder(plan.run_uri).checkpoint().record["init_sha256"] == trained.record["files"][EMA]
@@ -116,7 +116,7 @@ def test_arms_of_a_comparison_start_from_the_same_weights(store: FeatureStore, t
     assert find_init(run, None, set()).step == 4 and find_init(run, 2, set()).step == 2
     assert find_init(run, None, {first}).step == 2 and find_init(run, 4, {last}).step == 4
     for step, init_sha256 in ((4, {first}), (None, {"x"}), (None, {first, last})):
-        with pytest.raises(CheckpointError, match=r"Another arm began with other weights .* init_step"):
+        with pytest.raises(CheckpointError, match=r"Another arm started from other weights .* init_step"):
             find_init(run, step, init_sha256)
     with pytest.raises(IncompleteError, match="step 3, only of"):
         find_init(run, 3, set())

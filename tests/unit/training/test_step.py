@@ -82,7 +82,7 @@ def test_a_clip_without_video_never_has_video_or_depth(store: FeatureStore) -> N
 def test_a_step_that_is_not_finite_changes_nothing(store: FeatureStore, tmp_path) -> None:
     plan = small_plan(tmp_path, store, "both")
     state = new_state(plan, store, ALONE)
-    step = TrainingStep(state.model, state.model, state.optimizer, plan.optim, plan.schedule, plan.dropout)
+    step = TrainingStep(state.model, state.model, state.optimizer, plan.recipe)
     batch = batch_of(store, [0, 1])
     assert step(batch, training_noise(batch, 0), 0).is_finite
     before = {key: value.clone() for key, value in state.model.state_dict().items()}
@@ -97,7 +97,7 @@ def test_every_parameter_gets_a_gradient(store: FeatureStore, tmp_path) -> None:
     state = new_state(plan, store, ALONE)
     everything = dict.fromkeys(("video", "depth", "text"), 0.5)
     step = TrainingStep(
-        state.model, state.model, state.optimizer, plan.optim, plan.schedule, DropoutConfig(**everything)
+        state.model, state.model, state.optimizer, replace(plan.recipe, dropout=DropoutConfig(**everything))
     )
     batch = batch_of(store, list(range(6)))
     step(batch, training_noise(batch, 0), 0)
