@@ -23,8 +23,8 @@ from dmma_core.data.batching import ClipBatch
 from dmma_core.encoders.depth import SCALAR_NAMES
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, mmdit_config
+from dmma_core.recipe import Recipe
 from dmma_core.training.optim import build_optimizer
-from dmma_core.training.recipe import Recipe
 from dmma_core.training.step import StepNoise, TrainingStep, training_noise
 
 _DENSE_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12}  # data sheets

@@ -13,7 +13,7 @@ from dmma_core.errors import ConfigError
 from dmma_core.evaluation.evaluator_config import EvaluatorConfig
 from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.presets import mmdit_config
-from dmma_core.training.recipe import Recipe
+from dmma_core.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,15 @@ class UiConfig:
 class GenerateConfig:
     """`video` (a single file, with `prompt` and `start_s`) or `features_uri` and `split`; one of the two.
 
-    `weights` is "ema" or "model"; `step` a checkpoint's step, newest if absent; `max_clips` limits a split.
+    `checkpoint` is "best" (the lowest validation loss among those that are there) or "newest"; `step` names one by its step.
+    `weights` is "ema" or "model"; `max_clips` limits a split.
     `encoder_weights` are those that `dmma extract` was given, and a vocoder of one's own. `out_uri` is by default
     generated/<run>@<step>. `audio_format` is "flac" or "wav"; `with_video` puts the sound under the picture too.
     `device` is "auto" (a GPU if there is one), "cpu" or "cuda".
     """
 
     run_uri: str = "runs/demo/depth"
+    checkpoint: str = "best"
     step: int | None = None
     weights: str = "ema"
     encoder_weights: dict[str, str] = field(default_factory=dict)
@@ -198,6 +200,8 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         if self.audio_format not in {"flac", "wav"}:
             raise ConfigError(f"audio_format is {self.audio_format!r}.", remedy="Use flac or wav.")
+        if self.checkpoint not in {"best", "newest"}:
+            raise ConfigError(f"checkpoint is {self.checkpoint!r}.", remedy="Use best or newest, or give step=….")
         if self.weights not in {"ema", "model"}:
             raise ConfigError(f"weights is {self.weights!r}.", remedy="Use ema or model.")
         if self.batch_size < 1 or (self.max_clips is not None and self.max_clips < 1) or self.start_s < 0:

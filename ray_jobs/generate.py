@@ -1,5 +1,6 @@
 """Sound for a held-out split of a feature set, or for one video of your own."""
 
+import logging
 import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,10 +14,11 @@ from dmma_core.job_configs import GenerateConfig
 from dmma_core.log import Progress
 from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
-from dmma_core.storage.run_folder import RunFolder
+from dmma_core.storage.run_folder import Checkpoint, RunFolder
 from dmma_core.tensors import Array
 from ray_jobs.common.job import Job
 
+_log = logging.getLogger(__name__)
 Rows = Iterable[tuple[Clip, Mapping[str, Array]]]
 
 
@@ -41,7 +43,10 @@ def run(config: GenerateConfig) -> None:
         for failure in write_sounds(maker, folder, rows, config.sampling, config.batch_size):
             failures += [failure] if failure else []
             shown.advance()
-    folder.complete([clip.clip_id for clip in clips], failures)
+    training = _training(config, maker)
+    folder.complete([clip.clip_id for clip in clips], failures, training)
+    if training["overfitting"]:
+        _log.warning("%s Used is the checkpoint of step %d.", training["overfitting"], maker.checkpoint.step)
     print(f"{folder.uri}: sound for {len(clips) - len(failures)} of {len(clips)} clips; the others: failures.parquet.")
     if len(failures) == len(clips):
         raise MediaError(
@@ -56,8 +61,19 @@ def _maker(config: GenerateConfig) -> SoundMaker:
         raise ConfigError(
             "Give either a video or features_uri.", remedy="For example: dmma generate clip.mp4 --run RUN."
         )
-    checkpoint = RunFolder(paths.absolute(config.run_uri)).checkpoint(config.step)
-    return SoundMaker(checkpoint, config.weights, config.device, config.encoder_weights)
+    return SoundMaker(_checkpoint(config), config.weights, config.device, config.encoder_weights)
+
+
+def _checkpoint(config: GenerateConfig) -> Checkpoint:
+    run = RunFolder(paths.absolute(config.run_uri))
+    return run.best_checkpoint() if config.step is None and config.checkpoint == "best" else run.checkpoint(config.step)
+
+
+def _training(config: GenerateConfig, maker: SoundMaker) -> dict[str, Any]:
+    """What GENERATION.json reports of the network: how it was trained, and how its checkpoint was chosen."""
+    newest = RunFolder(paths.absolute(config.run_uri)).checkpoint()
+    choice = config.checkpoint if config.step is None else "step"
+    return {**maker.checkpoint.training, "choice": choice, "overfitting": newest.overfitting}
 
 
 def _inputs(config: GenerateConfig, maker: SoundMaker) -> tuple[list[Clip], Rows, dict[str, Any]]:

@@ -95,6 +95,11 @@ def run(config: TrainConfig) -> None:
         resources = Resources.of_cluster(config.device, len(plans), config.num_workers)
         failed = train_arms(plans, resources, config.num_workers, config.max_restarts, stop)
         uploader.finish({arm.arm: _status(arm, store, failed) for arm in plans})
+    for arm in plans:
+        if (checkpoint := newest_checkpoint(RunFolder(arm.run_uri))) and checkpoint.overfitting:
+            _log.warning(
+                "%s: %s `dmma generate` takes the best checkpoint that is there.", arm.arm, checkpoint.overfitting
+            )
     if failed:
         sentences = " ".join(f"Arm {arm} failed: {sentence}" for arm, sentence in failed.items())
         others = [arm.arm for arm in plans if arm.arm not in failed]

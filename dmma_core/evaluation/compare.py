@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from dmma_core.errors import DmmaError
+from dmma_core.evaluation.arm_differences import differences_beyond_depth
 from dmma_core.evaluation.bootstrap import Interval, Statistic, mean_of, paired_interval
 from dmma_core.evaluation.metric_specs import METRIC_SPECS, MetricSpec
 from dmma_core.evaluation.report_file import Report
 from dmma_core.evaluation.set_metrics import set_statistics
+from dmma_core.recipe import Changes
 
-BETTER, WORSE, UNDECIDED = "better", "worse", "no difference shown"
-FEW_CLIPS = 30
+BETTER, WORSE, UNDECIDED, TOO_FEW = "better", "worse", "no difference shown", "too few clips"
+MIN_CLIPS = 30  # below, percentile intervals are too narrow to conclude anything from
 
 
 class ComparisonError(DmmaError):
@@ -35,7 +37,9 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """BETTER, WORSE or UNDECIDED for the second arm."""
+        """BETTER, WORSE or UNDECIDED for the second arm, TOO_FEW where the clips allow no conclusion."""
+        if self.num_clips < MIN_CLIPS:
+            return TOO_FEW
         if self.interval.holds_zero:
             return UNDECIDED
         return BETTER if (self.interval.low > 0) == (self.spec.better == "higher") else WORSE
@@ -43,15 +47,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, what could not be computed and why, and what a reader must know besides the numbers."""
+    """All rows, what could not be computed and why, and what a reader must know besides the numbers.
+
+    `differences` are the settings beyond depth in which the arms differ, with the value of each.
+    """
 
     first: Report
     second: Report
     rows: tuple[Row, ...]
     unavailable: dict[str, str]
     notes: tuple[str, ...]
+    differences: Changes
     num_resamples: int
     seed: int
+
+    @property
+    def of_depth_alone(self) -> bool:
+        """Whether the arms differ in depth and in nothing else."""
+        models = [report.record["training"]["model"]["depth"] for report in (self.first, self.second)]
+        return models[0] != models[1] and not self.differences
 
     def with_verdict(self, verdict: str) -> list[Row]:
         return [row for row in self.rows if row.verdict == verdict]
@@ -119,7 +133,9 @@ def compare(first: Report, second: Report, num_resamples: int = 10_000, seed: in
             continue
         interval = paired_interval(*statistics, num_clips, num_resamples, seed)
         rows.append(_row(spec, first, second, interval, num_clips))
-    return Comparison(first, second, tuple(rows), unavailable, tuple(_notes(first, second)), num_resamples, seed)
+    differences = differences_beyond_depth(first.record, second.record)
+    notes = tuple(_notes(first, second))
+    return Comparison(first, second, tuple(rows), unavailable, notes, differences, num_resamples, seed)
 
 
 def _clip_statistics(first: Report, second: Report, name: str) -> tuple[tuple[Statistic, Statistic] | None, int]:
@@ -148,13 +164,13 @@ def _notes(first: Report, second: Report) -> list[str]:
         "One training run per arm: the intervals say how much the choice of clips matters, not how much another "
         "training seed would."
     ]
-    if len(first.clip_ids) < FEW_CLIPS:
-        notes.append(
-            f"Only {len(first.clip_ids)} clips: intervals are wide and percentile intervals a little too narrow."
-        )
-    for key, what in (("step", "training steps"), ("weights", "weights"), ("sampling", "sampling settings")):
-        if a[key] != b[key]:
-            notes.append(f"The arms differ in their {what}: {a[key]} ({first.arm}) against {b[key]} ({second.arm}).")
+    if a["step"] != b["step"]:
+        notes.append(f"Checkpoints: step {a['step']} ({first.arm}), step {b['step']} ({second.arm}).")
+    notes += [
+        f"{report.arm}: {report.record['training']['overfitting']} Used is the checkpoint of step {report.record['step']}."
+        for report in (first, second)
+        if report.record["training"]["overfitting"]
+    ]
     if not a["rendered_clips"]:
         notes.append(
             "Real clips: distances and onsets are not known, so the distance test cannot be made. The tiny tagger knows "

@@ -22,7 +22,7 @@ from dmma_core.evaluation.set_metrics import SetArrays, set_statistics, value_of
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths
 
-GENERATION_MARKER, GENERATION_VERSION = "GENERATION.json", 1
+GENERATION_MARKER, GENERATION_VERSION = "GENERATION.json", 2
 EVALUATOR_VERSION = 1
 """Raised whenever a metric's computation changes: reports of two versions are not comparable."""
 
@@ -194,6 +194,7 @@ def _identity(generated: GeneratedSet, config: EvaluatorConfig, network: MetricN
         "generation_fingerprint": record["fingerprint"],
         "sampling": record["sampling"],
         "weights": record["weights"],
+        "training": record["training"],
         "sample_rate_hz": record["sample_rate_hz"],
         "features_uri": record["features_uri"],
         "features_fingerprint": record["features_fingerprint"],

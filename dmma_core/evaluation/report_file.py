@@ -13,7 +13,7 @@ from dmma_core.evaluation.set_metrics import SetArrays
 from dmma_core.storage import paths
 from dmma_core.storage.tensor_files import read_tensors, write_tensors
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ARRAYS = ("embedding", "logits", "true_embedding", "true_logits")
 
 

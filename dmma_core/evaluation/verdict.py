@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dmma_core.evaluation.compare import BETTER, UNDECIDED, WORSE, Comparison, Row
+from dmma_core.evaluation.compare import BETTER, MIN_CLIPS, TOO_FEW, UNDECIDED, WORSE, Comparison, Row
 from dmma_core.provenance import provenance
 
 SCHEMA_VERSION = 1
@@ -10,10 +10,32 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def overall_verdict(comparison: Comparison) -> str:
-    """One or two sentences on all metrics together, with the number of intervals that miss zero by chance alone."""
-    first, second, total = comparison.first.arm, comparison.second.arm, len(comparison.rows)
-    if not total:
+    """A few sentences on all metrics together: first whether anything can be concluded, and about depth alone."""
+    if not comparison.rows:
         return "No metric could be computed; see the reasons below."
+    num_clips = len(comparison.first.clip_ids)
+    if num_clips < MIN_CLIPS:
+        return f"Nothing can be concluded from {num_clips} clips; {MIN_CLIPS} are the least, hundreds are better."
+    verdict = _all_metrics(comparison)
+    return verdict if comparison.of_depth_alone else f"{_not_alone(comparison)} {verdict}"
+
+
+def differences_lines(comparison: Comparison) -> list[str]:
+    """Every setting beyond depth in which the arms differ, a line each."""
+    first, second = comparison.first.arm, comparison.second.arm
+    return [f"{name}: {before} ({first}), {now} ({second})" for name, (before, now) in comparison.differences.items()]
+
+
+def _not_alone(comparison: Comparison) -> str:
+    if not comparison.differences:
+        return "This is not a comparison of depth: both arms have the same form of it."
+    names = ", ".join(comparison.differences)
+    return f"This is not a comparison of depth alone: the arms also differ in {names}."
+
+
+def _all_metrics(comparison: Comparison) -> str:
+    """Which metrics differ, with the number of intervals that exclude zero by chance alone."""
+    first, second, total = comparison.first.arm, comparison.second.arm, len(comparison.rows)
     parts = [
         f"{word} than {first} on {len(rows)} ({', '.join(row.spec.short for row in rows)})"
         for word, rows in ((word, comparison.with_verdict(word)) for word in (BETTER, WORSE))
@@ -31,6 +53,8 @@ def verdict_of(row: Row, comparison: Comparison) -> str:
     """One sentence on one metric."""
     second, first = comparison.second.arm, comparison.first.arm
     size = f"{signed(row.interval.difference)} [{signed(row.interval.low)}, {signed(row.interval.high)}]"
+    if row.verdict == TOO_FEW:
+        return f"Too few clips ({row.num_clips}) to conclude anything: {size}."
     if row.verdict == UNDECIDED:
         return f"No difference shown: {size} holds zero."
     return f"{second[0].upper()}{second[1:]} is {row.verdict} than {first}: {size}."
@@ -68,6 +92,7 @@ def table_markdown(comparison: Comparison) -> str:
             f"| {number(row.ground_truth)} | {interval} | {row.num_clips} | {row.verdict} |"
         )
     lines += ["", *(f"- {note}" for note in comparison.notes)]
+    lines += [f"- The arms also differ in {line}." for line in differences_lines(comparison)]
     lines += [f"- {name} is not given: {reason}." for name, reason in comparison.unavailable.items()]
     return "\n".join(lines) + "\n"
 
@@ -102,5 +127,7 @@ def table_record(comparison: Comparison) -> dict[str, Any]:
         ],
         "unavailable": comparison.unavailable,
         "notes": list(comparison.notes),
+        "of_depth_alone": comparison.of_depth_alone,
+        "differences": {name: list(pair) for name, pair in comparison.differences.items()},
         "provenance": provenance(),
     }

@@ -24,7 +24,7 @@ from dmma_core.storage import media, paths
 from dmma_core.storage.run_folder import Checkpoint
 from dmma_core.tensors import Array, device_named
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MARKER = "GENERATION.json"
 _PLAN = "plan.json"
 _FAILURES = "failures.parquet"
@@ -140,13 +140,14 @@ class GenerationFolder:
                 raise MediaError(f"The video {clip.source_uri} is gone.", reason="cannot_open", remedy="Bring it back.")
             media.mux_audio(clip.source_uri, cut_A, sample_rate_hz, video_uri, clip.start_s, clip.duration_s)
 
-    def complete(self, clip_ids: Sequence[str], failures: Sequence[Rejected]) -> None:
-        """Write the list of failures and the marker."""
+    def complete(self, clip_ids: Sequence[str], failures: Sequence[Rejected], training: Mapping[str, object]) -> None:
+        """Write the list of failures and the marker; `training` is what it reports of how the network was trained."""
         write_rows(paths.join(self.uri, _FAILURES), Rejected, failures)
         failed = {row.clip_id for row in failures}
         record = {
             **self.plan,
             "schema_version": SCHEMA_VERSION,
+            "training": training,
             "audio_suffix": self.audio_suffix,
             "clips": sorted(clip_id for clip_id in clip_ids if clip_id not in failed),
             "num_failures": len(failures),

@@ -24,6 +24,7 @@ SCHEMA_VERSION = 2
 MARKER = "COMPLETE.json"
 MODEL = "model.safetensors"  # the network as it was trained
 EMA = "ema.safetensors"  # the averaged one, which generation uses
+_OVERFITTING = 1.05  # a rise of the validation loss above its lowest value that noise does not explain
 _TRAINING = (
     "step",
     "samples",
@@ -50,6 +51,18 @@ class Checkpoint:
         """How the network was trained, for the records of what is made with it. Absent entries are None."""
         training = {key: self.record.get(key) for key in _TRAINING}
         return {**training, "provenance": self.record.get("provenance")}
+
+    @property
+    def overfitting(self) -> str:
+        """What is to be said where the validation loss has risen well above its lowest value; else nothing."""
+        validation = self.record.get("validation") or {}
+        loss = validation.get("loss")
+        if loss is None or loss <= _OVERFITTING * validation["lowest_loss"]:
+            return ""
+        return (
+            f"The validation loss has risen from {validation['lowest_loss']:.3f} (step {validation['lowest_step']}) to "
+            f"{loss:.3f} (step {self.step}): the network over-fits its training clips."
+        )
 
     @property
     def validation_loss(self) -> float | None:

@@ -18,6 +18,7 @@ from dmma_core.data.mixing import SampleOrder, Source
 from dmma_core.errors import CheckpointError, ConfigError, IncompleteError, SchemaError
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, parameter_count
+from dmma_core.recipe import Recipe, changes_text, refused_changes
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import MetricsLog, Point
 from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder
@@ -32,7 +33,6 @@ from dmma_core.training.initial_weights import network_from
 from dmma_core.training.loop import run_training
 from dmma_core.training.normalisation import Normalisation
 from dmma_core.training.optim import build_optimizer
-from dmma_core.training.recipe import Recipe, changes_text, refused_changes
 from dmma_core.training.snapshots import save_snapshot
 from dmma_core.training.step import StepNoise, TrainingStep, training_noise
 from dmma_core.training.validation import validation_loss

@@ -18,12 +18,12 @@ from dmma_core.config_loading import config_to_dict
 from dmma_core.errors import CheckpointError, DmmaError
 from dmma_core.models.mmdit import MMDiT
 from dmma_core.provenance import provenance
+from dmma_core.recipe import Changes, Recipe, changes_between, changes_text, refused_changes
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import EMA, MARKER, MODEL, SCHEMA_VERSION, Checkpoint, RunFolder
 from dmma_core.storage.tensor_files import write_tensors
 from dmma_core.training.ema import EmaSnapshot, PostHocEma
 from dmma_core.training.optim import load_optimizer_tensors, optimizer_tensors
-from dmma_core.training.recipe import Changes, Recipe, changes_between, changes_text, refused_changes
 
 STATE = "state.safetensors"
 SOURCE = "source"  # entry of the record of a network that was not trained in its run: where it is from

@@ -14,9 +14,9 @@ import torch
 
 from dmma_core.data.batching import ClipBatch
 from dmma_core.errors import TrainingError
+from dmma_core.recipe import Recipe
 from dmma_core.storage.metrics_log import Point
 from dmma_core.training.checkpoint import TrainingState
-from dmma_core.training.recipe import Recipe
 from dmma_core.training.step import StepNoise, StepResult, TrainingStep
 from dmma_core.training.workers import Workers
 
@@ -75,7 +75,8 @@ def run_training(
         if not math.isfinite(loss):
             raise _diverged(f"validation loss {loss}", state, saved_step, recipe.optim.learning_rate)
         state.validated(loss)
-        log({"val/loss": loss})
+        assert state.lowest is not None
+        log({"val/loss": loss, "val/above_lowest_percent": 100 * (loss / state.lowest[1] - 1)})
 
     if state.step == 0:
         log_validation()

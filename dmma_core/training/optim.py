@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dmma_core.errors import CheckpointError
-from dmma_core.training.configs import OptimConfig
+from dmma_core.recipe import OptimConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

@@ -1,6 +1,6 @@
 """The learning rate as a pure function of the step: linear warm-up, then constant or step decay."""
 
-from dmma_core.training.configs import ScheduleConfig
+from dmma_core.recipe import ScheduleConfig
 
 
 def learning_rate(config: ScheduleConfig, base_rate: float, step: int) -> float:

@@ -9,11 +9,11 @@ import numpy as np
 
 from dmma_core.errors import CheckpointError, ConfigError, StorageError
 from dmma_core.log import progress
+from dmma_core.recipe import MAX_SIGMA_REL, check_sigma_rel
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder, step_name, step_of
 from dmma_core.storage.tensor_files import read_tensors, write_tensors
 from dmma_core.training.checkpoint import SOURCE, write_checkpoint
-from dmma_core.training.configs import MAX_SIGMA_REL, check_sigma_rel
 from dmma_core.training.ema import EmaSnapshot, Synthesis, add_up, solve_synthesis
 
 _SUFFIX = ".safetensors"

@@ -15,9 +15,8 @@ from dmma_core.data.batching import ClipBatch
 from dmma_core.flow.path import flow_loss, interpolate, logit_normal_times
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.training.configs import DropoutConfig, FlowConfig
+from dmma_core.recipe import DropoutConfig, FlowConfig, Recipe
 from dmma_core.training.optim import clip_gradients, set_learning_rate
-from dmma_core.training.recipe import Recipe
 from dmma_core.training.schedule import learning_rate
 
 VelocityModel = Callable[[Tensor, Tensor, ConditionFeatures], Tensor]

@@ -9,7 +9,7 @@ import torch
 from dmma_core.data.batching import collate
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.training.recipe import Recipe
+from dmma_core.recipe import Recipe
 from dmma_core.training.step import condition_features, loss_per_clip, noise_of, sample_posterior, times_of
 from dmma_core.training.workers import Workers
 

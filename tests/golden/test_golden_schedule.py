@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmma_core.training.configs import OptimConfig, ScheduleConfig
+from dmma_core.recipe import OptimConfig, ScheduleConfig
 from dmma_core.training.schedule import learning_rate
 from helpers.golden import golden_json
 

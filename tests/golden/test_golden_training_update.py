@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from dmma_core.data.batching import ClipBatch
 from dmma_core.models.mmaudio_interop import official_shapes, state_to_official
-from dmma_core.training.configs import DropoutConfig, FlowConfig, OptimConfig, ScheduleConfig
+from dmma_core.recipe import DropoutConfig, FlowConfig, OptimConfig, Recipe, ScheduleConfig
 from dmma_core.training.optim import build_optimizer, clip_gradients
-from dmma_core.training.recipe import Recipe
 from dmma_core.training.step import StepNoise, TrainingStep, drop_conditions
 from helpers.golden import GoldenFile, fill_tensor, golden_file, golden_names
 from helpers.golden_mmdit import TOLERANCE, golden_config, golden_features, golden_network

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dmma_core.config_loading import config_to_dict
 from dmma_core.data.feature_store import FeatureStore, complete_features, plan_shards, write_captions, write_shard
 from dmma_core.data.manifest import Clip, Rejected, caption_id_of, write_manifest, write_rows
 from dmma_core.data.scenes import SceneConfig, finish, read_truth, render_block, unfinished_blocks
+from dmma_core.provenance import provenance
+from dmma_core.recipe import Recipe
 from dmma_core.storage import media, paths
 from helpers.features import synthetic_schema
 
@@ -28,7 +31,12 @@ class GeneratedPair:
     clips: str
 
 
-def write_generated_pair(folder: Path, num_clips: int = 8, duration_s: float = 2.0, side: int = 64) -> GeneratedPair:
+NUM_CLIPS = 32  # enough to conclude something from
+
+
+def write_generated_pair(
+    folder: Path, num_clips: int = NUM_CLIPS, duration_s: float = 2.0, side: int = 64
+) -> GeneratedPair:
     """Render clips, give them zero features in split "test", and write the sounds of both arms."""
     settings = SceneConfig(num_clips=num_clips, seed=5, height=side, width=side, duration_s=duration_s)
     clips_uri = str(folder / "clips")
@@ -88,7 +96,7 @@ def write_sounds(folder: Path, arm: str, store: FeatureStore, clips_uri: str) ->
         media.write_audio(paths.join(uri, f"{clip.clip_id}.flac"), noisy_A.astype(np.float32), RATE_HZ)
     write_rows(paths.join(uri, "failures.parquet"), Rejected, [])
     record = {
-        "schema_version": 1,
+        "schema_version": 2,
         "checkpoint_uri": str(folder / "runs" / arm / "checkpoints" / "step=000000100"),
         "checkpoint_sha256": "0" * 64,
         "weights": "ema",
@@ -105,6 +113,20 @@ def write_sounds(folder: Path, arm: str, store: FeatureStore, clips_uri: str) ->
         "clips": sorted(clip.clip_id for clip in store.clips),
         "num_failures": 0,
         "fingerprint": arm,
+        "training": {
+            "step": 100,
+            "samples": 1600,
+            "recipe": config_to_dict(Recipe()),
+            "recipe_changes": [],
+            "model": {"depth": "both" if arm == "depth" else "off", "fusion": "concat", "hidden_width": 32},
+            "features_fingerprint": store.fingerprint,
+            "init_sha256": "",
+            "validation": {"loss": 1.0, "lowest_step": 100, "lowest_loss": 1.0},
+            "source": None,
+            "provenance": provenance(),
+            "choice": "best",
+            "overfitting": "",
+        },
     }
     paths.write_json(paths.join(uri, "GENERATION.json"), record)
     return uri

@@ -9,17 +9,17 @@ import torch
 
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.models.presets import config_for_features
-from dmma_core.training.arm import ArmPlan
-from dmma_core.training.configs import (
+from dmma_core.recipe import (
     EmaConfig,
     LoopConfig,
     OptimConfig,
+    Recipe,
     ScheduleConfig,
     ValidationConfig,
 )
+from dmma_core.training.arm import ArmPlan
 from dmma_core.training.ema import EmaSnapshot, add_up, solve_synthesis
 from dmma_core.training.normalisation import normalisation_of
-from dmma_core.training.recipe import Recipe
 from dmma_core.training.workers import Workers
 
 ALONE = Workers(torch.device("cpu"))

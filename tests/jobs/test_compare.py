@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.generated import GeneratedPair
+from helpers.generated import NUM_CLIPS, GeneratedPair
 from ray_jobs import compare, evaluate
 
 
@@ -39,7 +39,7 @@ def test_compare_writes_tables_and_page(reports: Path, capsys: pytest.CaptureFix
     page = (reports / "comparison" / "report.html").read_text()
     assert table["verdict"] in printed
     assert (reports / "comparison" / "table.md").read_text() in printed
-    assert len(table["clip_ids"]) == 8
+    assert len(table["clip_ids"]) == NUM_CLIPS
     assert page.count("data:video/mp4;base64,") == 3
     sounds = reports / "comparison" / "sounds"
     assert len(list(sounds.glob("*.wav"))) == 3

@@ -9,11 +9,10 @@ import pytest
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.errors import CheckpointError, ConfigError, IncompleteError
 from dmma_core.job_configs import ArmConfig, TrainConfig
+from dmma_core.recipe import LoopConfig, Recipe, ScheduleConfig, ValidationConfig
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import train_arm
-from dmma_core.training.configs import LoopConfig, ScheduleConfig, ValidationConfig
 from dmma_core.training.normalisation import normalisation_of
-from dmma_core.training.recipe import Recipe
 from helpers.features import write_feature_set
 from helpers.training import ALONE
 from ray_jobs.train import arm_plans, plan

@@ -12,7 +12,7 @@ from dmma_core.evaluation.compare import Comparison, Row
 from dmma_core.evaluation.report.charts import forest_chart, loss_chart
 from dmma_core.evaluation.report.curves import Curve
 from dmma_core.evaluation.report.examples import Example
-from dmma_core.evaluation.verdict import ARROWS, number, overall_verdict, signed, verdict_of
+from dmma_core.evaluation.verdict import ARROWS, differences_lines, number, overall_verdict, signed, verdict_of
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -40,7 +40,7 @@ def report_page(
         forest=_trusted(forest_chart(comparison)) if comparison.rows else "",
         loss=_trusted(loss_chart(curves)) if curves else "",
         loss_missing=loss_missing,
-        notes=comparison.notes,
+        notes=[*comparison.notes, *(f"The arms also differ in {line}." for line in differences_lines(comparison))],
         unavailable=_by_reason(comparison.unavailable),
         examples=[_example(example) for example in examples],
         facts=_facts(comparison),

@@ -1,16 +1,28 @@
 import copy
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dmma_core.evaluation.compare import BETTER, UNDECIDED, ComparisonError, compare, require_comparable
+from dmma_core.config_loading import config_to_dict
+from dmma_core.evaluation.compare import (
+    BETTER,
+    MIN_CLIPS,
+    TOO_FEW,
+    UNDECIDED,
+    ComparisonError,
+    compare,
+    require_comparable,
+)
 from dmma_core.evaluation.embed import TinyTaggerNetwork
 from dmma_core.evaluation.evaluate import evaluate, open_generated
 from dmma_core.evaluation.evaluator_config import EvaluatorConfig
 from dmma_core.evaluation.report_file import Report
 from dmma_core.evaluation.verdict import number, overall_verdict, signed, table_markdown, table_record, verdict_of
+from dmma_core.recipe import DropoutConfig, LoopConfig, OptimConfig, Recipe
 from helpers.generated import GeneratedPair
 
 
@@ -47,10 +59,14 @@ def test_sound_that_follows_distance_wins_the_distance_test_and_nothing_is_claim
 
 def test_an_arm_compared_with_itself_shows_no_difference(reports: tuple[Report, Report]) -> None:
     comparison = compare(reports[0], _changed(reports[0], arm="again"), num_resamples=200)
-    assert {row.verdict for row in comparison.rows} == {UNDECIDED}
+    assert {row.verdict for row in comparison.rows if row.num_clips >= MIN_CLIPS} == {UNDECIDED}
     assert all(row.interval.low == row.interval.high == 0 for row in comparison.rows)
-    assert overall_verdict(comparison).startswith("No difference shown")
-    assert "No difference shown" in verdict_of(comparison.rows[0], comparison)
+    assert overall_verdict(comparison).startswith(
+        "This is not a comparison of depth: both arms have the same form of it. No "
+    )
+    assert all(
+        "No difference shown" in verdict_of(row, comparison) for row in comparison.rows if row.num_clips >= MIN_CLIPS
+    )
 
 
 def test_swapping_the_arms_turns_the_verdict(reports: tuple[Report, Report]) -> None:
@@ -96,10 +112,82 @@ def test_one_clip_cannot_be_compared(reports: tuple[Report, Report]) -> None:
         compare(*alone)
 
 
-def test_unequal_steps_are_noted(reports: tuple[Report, Report]) -> None:
-    comparison = compare(reports[0], _changed(reports[1], step=7), num_resamples=100)
-    assert any("training steps: 100 (baseline) against 7 (depth)" in note for note in comparison.notes)
-    assert any("8 clips" in note for note in comparison.notes)
+def _trained(report: Report, **changes: object) -> Report:
+    return _changed(report, training={**report.record["training"], **changes})
+
+
+def test_arms_that_differ_in_depth_alone(reports: tuple[Report, Report]) -> None:
+    comparison = compare(*reports, num_resamples=100)
+    assert comparison.of_depth_alone
+    assert "not a comparison" not in overall_verdict(comparison)
+
+
+def _with_recipe(report: Report, **parts: object) -> Report:
+    return _trained(report, recipe=config_to_dict(replace(Recipe(), **parts)))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda r: _with_recipe(r, seed=1), "recipe.seed: 0 (baseline), 1 (depth)"),
+        (lambda r: _with_recipe(r, optim=OptimConfig(learning_rate=1e-3)), "recipe.optim.learning_rate: 0.0001"),
+        (lambda r: _with_recipe(r, dropout=DropoutConfig(video=0.2)), "recipe.dropout.video"),
+        (lambda r: _trained(r, init_sha256="a"), "init_sha256"),
+        (lambda r: _trained(r, features_fingerprint="a"), "features_fingerprint"),
+        (lambda r: _trained(r, model={**r.record["training"]["model"], "hidden_width": 64}), "model.hidden_width: 32"),
+        (lambda r: _trained(r, provenance={"git_commit": "a", "libraries": {}}), "code.git_commit"),
+        (lambda r: _trained(r, recipe_changes=[{"step": 5, "changes": {"recipe.seed": [1, 0]}}]), "recipe_changes"),
+        (lambda r: _changed(_trained(r, choice="step"), step=7), "checkpoint: best (baseline), 7 (depth)"),
+        (lambda r: _changed(r, weights="model"), "weights: ema (baseline), model (depth)"),
+        (lambda r: _changed(r, sampling={**r.record["sampling"], "guidance": 1.0}), "sampling.guidance: 4.5"),
+    ],
+)
+def test_every_difference_beyond_depth_is_shown(
+    reports: tuple[Report, Report], change: Callable[[Report], Report], name: str
+) -> None:
+    comparison = compare(reports[0], change(reports[1]), num_resamples=100)
+    assert not comparison.of_depth_alone
+    assert overall_verdict(comparison).startswith("This is not a comparison of depth alone: the arms also differ in ")
+    assert f"The arms also differ in {name}" in table_markdown(comparison)
+    assert name.partition(":")[0] in table_record(comparison)["differences"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: _with_recipe(r, dropout=DropoutConfig(depth=0.0)),
+        lambda r: _with_recipe(r, loop=LoopConfig(num_steps=7, log_every=3)),
+        lambda r: _trained(r, recipe_changes=[{"step": 5, "changes": {"recipe.loop.num_steps": [5, 7]}}]),
+        lambda r: _changed(r, sampling={**r.record["sampling"], "guidance_depth": 2.0}),
+        lambda r: _changed(r, step=50),
+    ],
+)
+def test_what_belongs_to_depth_or_decides_no_weights_is_no_difference(
+    reports: tuple[Report, Report], change: Callable[[Report], Report]
+) -> None:
+    assert compare(reports[0], change(reports[1]), num_resamples=100).of_depth_alone
+
+
+def test_another_step_and_over_fitting_are_noted(reports: tuple[Report, Report]) -> None:
+    other = _trained(_changed(reports[1], step=50), overfitting="The loss has risen.")
+    notes = compare(reports[0], other, num_resamples=100).notes
+    assert "Checkpoints: step 100 (baseline), step 50 (depth)." in notes
+    assert "depth: The loss has risen. Used is the checkpoint of step 50." in notes
+
+
+def test_from_few_clips_nothing_is_concluded(reports: tuple[Report, Report]) -> None:
+    few = [_first_clips(report, 4) for report in reports]
+    comparison = compare(*few, num_resamples=100)
+    assert {row.verdict for row in comparison.rows} == {TOO_FEW}
+    assert overall_verdict(comparison).startswith("Nothing can be concluded from 4 clips")
+    assert all("Too few clips" in verdict_of(row, comparison) for row in comparison.rows)
+
+
+def _first_clips(report: Report, count: int) -> Report:
+    """The report over the first clips alone, with its arrays."""
+    few = _changed(report, rows=report.record["rows"][:count], clip_ids=report.record["clip_ids"][:count])
+    few.__dict__["_arrays"] = {name: values[:count] for name, values in report._arrays.items()}
+    return few
 
 
 def test_tables_say_the_same_and_name_what_is_missing(reports: tuple[Report, Report]) -> None:

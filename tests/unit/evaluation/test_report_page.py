@@ -15,7 +15,7 @@ from dmma_core.evaluation.report.curves import read_curves
 from dmma_core.evaluation.report.examples import choose_examples, make_examples
 from dmma_core.evaluation.report.page import report_page
 from dmma_core.evaluation.report_file import Report
-from helpers.generated import GeneratedPair
+from helpers.generated import NUM_CLIPS, GeneratedPair
 
 HOSTILE = '<script>alert("x")</script> & "quoted"'
 
@@ -130,5 +130,5 @@ def test_examples_are_spread_over_the_clips_whose_distance_changes(reports: list
     rows = choose_examples(reports[0], 2)
     moving = np.flatnonzero(np.isfinite(reports[0].values("distance_spearman")))
     assert rows == [moving[0], moving[-1]]
-    assert choose_examples(reports[0], 100) == list(range(8))
+    assert choose_examples(reports[0], 100) == list(range(NUM_CLIPS))
     assert choose_examples(reports[0], 0) == []

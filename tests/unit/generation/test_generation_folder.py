@@ -77,7 +77,7 @@ def test_the_marker_lists_what_was_made_and_the_failures_their_reasons(tmp_path:
     folder = folder_at(tmp_path)
     folder.begin()
     failures = [Rejected("b", "b.mp4", "cannot_open", "Gone.")]
-    folder.complete(["b", "a"], failures)
+    folder.complete(["b", "a"], failures, training={"step": 3})
     record = paths.read_json(str(tmp_path / MARKER))
     assert record["clips"] == ["a"]
     assert record["num_failures"] == 1

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dmma_core.errors import CheckpointError, ConfigError
-from dmma_core.training.configs import EmaConfig
+from dmma_core.recipe import EmaConfig
 from dmma_core.training.ema import EmaSnapshot, PostHocEma, gamma_of, solve_synthesis
 from helpers.training import synthesised
 

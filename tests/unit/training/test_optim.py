@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dmma_core.errors import CheckpointError, ConfigError
-from dmma_core.training.configs import OptimConfig
+from dmma_core.recipe import OptimConfig
 from dmma_core.training.optim import build_optimizer, clip_gradients, load_optimizer_tensors, optimizer_tensors
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dmma_core.errors import ConfigError
-from dmma_core.training.configs import ScheduleConfig
+from dmma_core.recipe import ScheduleConfig
 from dmma_core.training.schedule import learning_rate
 
 

@@ -7,8 +7,8 @@ import torch
 
 from dmma_core.data.batching import ClipBatch, collate
 from dmma_core.data.feature_store import FeatureStore
+from dmma_core.recipe import DropoutConfig
 from dmma_core.training.arm import new_state
-from dmma_core.training.configs import DropoutConfig
 from dmma_core.training.step import StepNoise, TrainingStep, drop_conditions, noise_of, training_noise
 from helpers.features import write_feature_set
 from helpers.training import ALONE, small_plan

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from dmma_core.data.feature_store import FeatureStore
+from dmma_core.recipe import FlowConfig, Recipe, ValidationConfig
 from dmma_core.training.arm import new_state
-from dmma_core.training.configs import FlowConfig, ValidationConfig
-from dmma_core.training.recipe import Recipe
 from dmma_core.training.validation import validation_loss
 from dmma_core.training.workers import Workers
 from helpers.features import write_feature_set
