@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from dmma_core.evaluation.compare import BETTER, UNDECIDED, WORSE, Comparison
+from dmma_core.evaluation.compare import BETTER, WORSE, Comparison
 from dmma_core.evaluation.report.curves import Curve
 from dmma_core.evaluation.report.svg import FIRST, INK, LINE, MUTED, SECOND, TRUTH, new_figure, quiet_axes, svg_of
 
@@ -47,7 +47,7 @@ def forest_chart(comparison: Comparison) -> str:
         sign = 1 if row.spec.better == "higher" else -1
         ends = sorted((sign * row.interval.low / half, sign * row.interval.high / half))
         middle = sign * row.interval.difference / half
-        colour = {UNDECIDED: MUTED, BETTER: SECOND, WORSE: FIRST}[row.verdict]
+        colour = {BETTER: SECOND, WORSE: FIRST}.get(row.verdict, MUTED)
         axes.plot(ends, [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
         axes.plot([middle], [place], marker="o", color=colour, markersize=6)
     axes.set_ylim(len(rows) - 0.4, -0.6)
