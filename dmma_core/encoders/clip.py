@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dmma_core.encoders.loading import network_fingerprint
 from dmma_core.encoders.torchvision_shim import import_open_clip
 from dmma_core.errors import WeightsError
-from dmma_core.models.matmul import use_linear
+from dmma_core.models.matmul import use_fast_linear
 from dmma_core.storage.state_dicts import load_strictly, read_state_dict
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images (OpenAI's CLIP, shared by DFN5B)
@@ -131,7 +131,7 @@ class ClipEncoder(nn.Module):
             },
             quick_gelu=config.quick_gelu,
         )
-        use_linear(self.model)
+        use_fast_linear(self.model)
         self.tokenize: Tokenizer = (
             ByteTokenizer(config.num_tokens)
             if config.byte_tokens

@@ -18,7 +18,7 @@ from dmma_core.encoders.dpt import DPT_HYBRID_384, DPT_LARGE_384, TINY_DPT, Dpt
 from dmma_core.encoders.loading import network_fingerprint
 from dmma_core.encoders.midas_small import MidasSmall
 from dmma_core.errors import ConfigError
-from dmma_core.models.matmul import use_linear
+from dmma_core.models.matmul import use_fast_linear
 from dmma_core.storage.state_dicts import read_state_dict
 
 NORMALIZATIONS = ("per_frame", "per_clip", "raw_scaled")
@@ -87,7 +87,7 @@ class DepthEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.network = network
-        use_linear(network)
+        use_fast_linear(network)
         self.register_buffer("mean_C", torch.tensor(network.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std_C", torch.tensor(network.std).view(3, 1, 1), persistent=False)
 

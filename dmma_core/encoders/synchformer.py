@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dmma_core.encoders.loading import fill_with_random_weights, network_fingerprint
 from dmma_core.errors import WeightsError
-from dmma_core.models.matmul import use_linear
+from dmma_core.models.matmul import use_fast_linear
 from dmma_core.storage.state_dicts import load_strictly, read_state_dict, unwrap
 
 SEGMENT_FRAMES = 16
@@ -64,7 +64,7 @@ class SynchformerEncoder(nn.Module):
         self.config = config
         self.segments_per_batch = segments_per_batch
         self.vfeat_extractor = _VisualEncoder(config)
-        use_linear(self.vfeat_extractor)
+        use_fast_linear(self.vfeat_extractor)
 
     @torch.inference_mode()
     def encode_frames(self, frames_BTHWC: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ def interpolate(noise_BLC: Tensor, data_BLC: Tensor, time_B: Tensor, min_sigma: 
 
 
 def target_velocity(noise_BLC: Tensor, data_BLC: Tensor, min_sigma: float = 0.0) -> Tensor:
-    """dx_t/dt = data - (1 - min_sigma) * noise, the same at all times."""
+    """dx_t/dt = data - (1 - min_sigma) * noise, constant in time."""
     return data_BLC - (1 - min_sigma) * noise_BLC
 
 
@@ -22,5 +22,5 @@ def flow_loss(velocity_BLC: Tensor, noise_BLC: Tensor, data_BLC: Tensor, min_sig
 
 
 def logit_normal_times(normal_B: Tensor, mean: float = 0.0, scale: float = 1.0) -> Tensor:
-    """Times in (0, 1) from standard normal draws: sigmoid(normal * scale + mean) (Esser et al. 2024, section 3.1)."""
+    """Times in (0, 1) from standard normal noise: sigmoid(normal * scale + mean) (Esser et al. 2024, section 3.1)."""
     return torch.sigmoid(normal_B * scale + mean)

@@ -1,6 +1,6 @@
 """Solvers of dx/dt = velocity(x, t), for any velocity callable and any shape of state.
 
-Sampling integrates from 0 (noise) to 1 - min_sigma (data); the way back, from data to noise, swaps start and end.
+Sampling integrates from 0 (noise) to 1 - min_sigma (data); for the reverse direction, from data to noise, swap start and end.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 from dmma_core.errors import ConfigError
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""(state, time as a float32 tensor without dimensions) to the state's derivative, in the state's shape."""
+"""Maps (state, time as a float32 scalar tensor) to the state's derivative, in the state's shape."""
 
 METHODS = ("euler", "midpoint", "heun", "adaptive")
 _MAX_ADAPTIVE_STEPS = 10_000
@@ -29,17 +29,17 @@ def integrate(
     relative_tolerance: float = 1e-7,
     absolute_tolerance: float = 1e-9,
 ) -> Tensor:
-    """The state at time `end`. `num_steps` equal steps; "adaptive" chooses its own from the tolerances instead.
+    """The state at time `end`. `num_steps` equal steps; "adaptive" chooses its steps from the tolerances instead.
 
-    Evaluations a step: euler 1 (order 1), midpoint 2 and heun 2 (order 2), adaptive 6 (order 5). Raises ConfigError for
-    an unknown method, fewer than one step, or an adaptive solution that needs too many or is not finite.
+    Evaluations per step: euler 1 (order 1), midpoint 2 and heun 2 (order 2), adaptive 6 (order 5). Raises ConfigError for
+    an unknown method, fewer than one step, or an adaptive solution that is not finite or needs too many steps.
     """
     if method == "adaptive":
         return _dormand_prince(velocity, state, start, end, relative_tolerance, absolute_tolerance)
     if method not in METHODS:
         raise ConfigError(f"There is no solver {method!r}.", remedy=f"Choose one of {', '.join(METHODS)}.")
     if num_steps < 1:
-        raise ConfigError(f"The solver cannot take {num_steps} steps.", remedy="Take at least one.")
+        raise ConfigError(f"The solver cannot take {num_steps} steps.", remedy="Use at least one.")
     step = {"euler": _euler, "midpoint": _midpoint, "heun": _heun}[method]
     times = torch.linspace(start, end, num_steps + 1, device=state.device)
     for time, next_time in pairwise(times):
@@ -110,7 +110,8 @@ def _dormand_prince(
         error = size(width * _combine(_ERROR, slopes), scale)
         if not isfinite(error):
             raise ConfigError(
-                f"The velocity is not finite at time {time:.6f}.", remedy="Use another checkpoint, or less guidance."
+                f"The velocity is not finite at time {time:.6f}.",
+                remedy="Use another checkpoint, or a lower guidance scale.",
             )
         if error <= 1:
             state, time, derivative = candidate, time + width, slopes[-1]

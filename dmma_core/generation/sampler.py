@@ -12,7 +12,7 @@ from dmma_core.flow.solver import integrate
 from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.models.tiled_convolution import tiled_convolutions
+from dmma_core.models.winograd import winograd_convolutions
 
 
 def noise_for(clip_ids: Sequence[str], seed: int, shape: tuple[int, ...]) -> Tensor:
@@ -36,7 +36,7 @@ def sample_latents(
     def velocity(latent_BLC: Tensor, time: Tensor) -> Tensor:
         return guided_velocity(model.velocity, latent_BLC, time, conditions, weights)
 
-    with tiled_convolutions(model):
+    with winograd_convolutions(model):
         latent_BLC = integrate(
             velocity,
             noise_BLC,

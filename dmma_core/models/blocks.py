@@ -6,20 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmma_core.models.layers import GatedFeedForward, RMSScale, TokenMap, ZeroTokenMap, modulated_norm
+from dmma_core.models.layers import GatedFeedForward, RMSNorm, TokenMap, ZeroTokenMap, modulated_norm
 from dmma_core.models.rope import rotate
 
 RotationTable = tuple[Tensor, Tensor]
 
 
 class Upsampling:
-    """Nearest-exact repetition of S tokens to L steps, and its adjoint as a gather (deterministic on every device).
+    """Nearest-exact upsampling of S tokens to L steps. Its gradient is a gather, deterministic on every device.
 
-    `index_L` names the source token of each step, `reverse_RS` the steps of each token (L, a row of zeros, where there
-    are fewer than R).
+    `index_L` is the source token of each step; `reverse_RS` the up to R steps of each token, padded with L, the index of
+    a row of zeros.
     """
 
-    @torch.inference_mode(False)  # a kept tensor must serve training too
+    @torch.inference_mode(False)  # the cached tensors are used in training too
     def __init__(self, num_tokens: int, length: int, device: torch.device) -> None:
         positions = torch.arange(num_tokens, dtype=torch.float32)[None, None]
         index_L = F.interpolate(positions, size=length, mode="nearest-exact")[0, 0].long()
@@ -28,11 +28,11 @@ class Upsampling:
         steps_RS = starts_S + torch.arange(int(counts_S.max()))[:, None]
         self.reverse_RS = torch.where(steps_RS < starts_S + counts_S, steps_RS, length).to(device)
         self.index_L = index_L.to(device)
-        # Fewer tokens than steps: maps of tokens are cheaper before the repetition than after it.
+        # With fewer tokens than steps, linear maps are cheaper before the repetition than after it.
         self.widens = length >= num_tokens
 
     def __call__(self, x_BSE: Tensor) -> Tensor:
-        """[B, S, E] to [B, L, E]."""
+        """Repeat tokens: [B, S, E] to [B, L, E]."""
         return cast(Tensor, _Repeat.apply(x_BSE, self.index_L, self.reverse_RS))  # type: ignore[no-untyped-call]
 
 
@@ -61,7 +61,7 @@ def attend(q_BLHD: Tensor, k_BLHD: Tensor, v_BLHD: Tensor) -> Tensor:
 class StreamBlock(nn.Module):
     """One modality's half of a block: modulated queries, keys, values, and what follows the attention.
 
-    A block that `only_attends` gives queries, keys and values and then ends (the last joint block's rgb and text).
+    With `only_attends` it computes queries, keys and values only (rgb and text of the last joint block).
     """
 
     def __init__(self, width: int, num_heads: int, num_taps: int, multiple: int, only_attends: bool = False) -> None:
@@ -69,14 +69,14 @@ class StreamBlock(nn.Module):
         self.num_heads, self.only_attends = num_heads, only_attends
         self.modulation = ZeroTokenMap(width, (2 if only_attends else 6) * width)
         self.qkv = TokenMap(width, 3 * width)
-        self.q_norm = RMSScale(width // num_heads)
-        self.k_norm = RMSScale(width // num_heads)
+        self.q_norm = RMSNorm(width // num_heads)
+        self.k_norm = RMSNorm(width // num_heads)
         if not only_attends:
             self.out = TokenMap(width, width, num_taps)
             self.feed_forward = GatedFeedForward(width, 4 * width, num_taps, multiple)
 
     def modulations(self, condition_BSE: Tensor, upsampling: Upsampling | None = None) -> tuple[Tensor, ...]:
-        """Shifts, scales and gates from the activated condition; repeated to the stream's length after the map."""
+        """Shifts, scales and gates from the activated condition, upsampled to the stream's length after the linear map."""
         modulation: Tensor = self.modulation(condition_BSE)
         if upsampling is not None:
             modulation = upsampling(modulation)
@@ -94,12 +94,13 @@ class StreamBlock(nn.Module):
     def after_attention(
         self, x_BLE: Tensor, attended_BLE: Tensor, gate: Tensor, shift: Tensor, scale: Tensor, forward_gate: Tensor
     ) -> Tensor:
+        """Gated output projection and gated feed-forward, each added to its input; [B, L, E]."""
         x_BLE = torch.addcmul(x_BLE, self.out(attended_BLE), gate)
         return torch.addcmul(x_BLE, self.feed_forward(modulated_norm(x_BLE, shift, scale)), forward_gate)
 
 
 class FusedBlock(StreamBlock):
-    """Block of the latent alone; conditions reach it through the modulation only."""
+    """Block of the latent alone, conditioned by modulation only."""
 
     def forward(
         self, x_BLE: Tensor, condition_BSE: Tensor, upsampling: Upsampling | None, table: RotationTable
@@ -110,7 +111,7 @@ class FusedBlock(StreamBlock):
 
 
 class JointBlock(nn.Module):
-    """Latent, rgb and text attend to each other; each has weights of its own. Text gets no rotation."""
+    """Joint attention over latent, rgb and text, each with its own weights. Text has no rotary embedding."""
 
     def __init__(self, width: int, num_heads: int, multiple: int, last: bool) -> None:
         super().__init__()
@@ -130,7 +131,7 @@ class JointBlock(nn.Module):
         latent_table: RotationTable,
         rgb_table: RotationTable,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The conditions are activated already: per latent step for the latent, global for rgb and text."""
+        """Conditions are already activated: one per latent step for the latent, a global one for rgb and text."""
         latent_shift, latent_scale, *latent_rest = self.latent.modulations(condition_BSE, upsampling)
         rgb_shift, rgb_scale, *rgb_rest = self.rgb.modulations(global_B1E)
         text_shift, text_scale, *text_rest = self.text.modulations(global_B1E)
@@ -152,7 +153,7 @@ class JointBlock(nn.Module):
 
 
 class FinalBlock(nn.Module):
-    """Modulated norm and a convolution to the latent channels; zero at the start, so the first velocity is zero."""
+    """Modulated norm and a convolution to the latent channels; initially zero, so the initial velocity is zero."""
 
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
@@ -166,7 +167,7 @@ class FinalBlock(nn.Module):
 
 
 class InputProjection(nn.Module):
-    """Features to tokens: a linear map (of `num_taps` neighbours), an activation, a gated feed-forward."""
+    """Features to tokens: a linear map or convolution of `num_taps`, an activation, a gated feed-forward."""
 
     def __init__(
         self, width: int, hidden_width: int, num_taps: int, activation: str, feed_forward_taps: int, multiple: int

@@ -1,4 +1,4 @@
-"""What the flow network is conditioned on, as it is stored in a feature row."""
+"""The features that the flow network is conditioned on, as stored in a feature row."""
 
 from dataclasses import dataclass, fields
 
@@ -10,8 +10,8 @@ from torch import Tensor
 class ConditionFeatures:
     """Features of B clips, in the network's dtype. T frames at 8 fps, S Synchformer tokens at 24 fps, N text tokens.
 
-    `present_*_B` are bool [B]: where False the network uses the learned empty token of that condition instead, whatever
-    the tensor holds. Video conditions, depth and text are dropped independently of each other.
+    `present_*_B` are bool [B]: where False the network uses the learned empty token of that condition and ignores the
+    tensor. Video conditions, depth and text are dropped independently of each other.
     """
 
     rgb_BTD: Tensor

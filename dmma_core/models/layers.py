@@ -1,8 +1,7 @@
-"""Layers that every block is made of. Sequences are channels-last ([B, L, E]) throughout; nothing is ever transposed.
+"""Basic layers of the blocks. Sequences are channels-last ([B, L, E]) throughout; nothing is ever transposed.
 
-Weights are kept in the layout in which they are multiplied, which is not the published one: a one-dimensional
-convolution is one matrix product over its taps, and the two branches of a gated feed-forward are one product.
-`mmaudio_interop` translates.
+Weights are stored in the layout of their matmul, which differs from the published one: a one-dimensional convolution is
+one matmul over its taps, and the two branches of a gated feed-forward are one matmul. `mmaudio_interop` converts.
 """
 
 from collections.abc import Callable
@@ -17,16 +16,16 @@ from dmma_core.models.matmul import linear
 
 
 @dataclass(frozen=True)
-class Initial:
-    """How a parameter starts: uniform in +-`value`, normal with standard deviation `value`, or constant `value`."""
+class InitialValue:
+    """Initial values of a parameter: "uniform" in +-`value`, "normal" with deviation `value`, or "constant" `value`."""
 
     kind: str
     value: float = 0.0
 
 
 _EPSILON = torch.finfo(torch.float32).eps
-ZERO = Initial("constant", 0.0)
-ONE = Initial("constant", 1.0)
+ZERO = InitialValue("constant", 0.0)
+ONE = InitialValue("constant", 1.0)
 
 
 def gather_taps(x_BLE: Tensor, num_taps: int, direction: int = 1) -> Tensor:
@@ -38,7 +37,7 @@ def gather_taps(x_BLE: Tensor, num_taps: int, direction: int = 1) -> Tensor:
 
 
 def sum_taps(z_BLkE: Tensor, num_taps: int, direction: int = 1) -> Tensor:
-    """[B, L, num_taps * E] to [B, L, E]: each tap's value moved by direction * (j - num_taps // 2) and added up.
+    """[B, L, num_taps * E] to [B, L, E]: each tap's value shifted by direction * (j - num_taps // 2), then summed.
 
     The adjoint of `gather_taps`.
     """
@@ -66,7 +65,7 @@ def _sum(z_BLkE: Tensor, num_taps: int, direction: int) -> Tensor:
 
 
 class _GatherTaps(torch.autograd.Function):
-    """Autograd of the slices would allocate the padded sequence once per tap; the adjoint needs one pass."""
+    """Custom backward: autograd of the slices would allocate the padded sequence once per tap."""
 
     @staticmethod
     def forward(ctx: Any, x_BLE: Tensor, num_taps: int, direction: int) -> Tensor:
@@ -90,12 +89,11 @@ class _SumTaps(torch.autograd.Function):
 
 
 class TokenMap(nn.Module):
-    """Linear map of each token together with its neighbours: a "same" convolution of odd `num_taps` over the sequence.
+    """A "same" convolution of odd `num_taps` over the sequence, [B, L, in] to [B, L, out]; with one tap a linear layer.
 
-    With one tap it is a linear layer. With more, the taps are gathered before the product where the output is wider than
-    the input and summed after it otherwise, so that the intermediate is the smaller of the two. `weight` is
-    [out, taps * in] in the first case and [taps * out, in] in the second, taps outermost. `num_parallel` says of how
-    many published layers the outputs consist (for initialisation).
+    Taps are gathered before the matmul where the output is wider than the input, and summed after it otherwise, so that
+    the intermediate is the smaller of the two. `weight` is [out, taps * in] in the first case and [taps * out, in] in the
+    second, taps outermost. `num_parallel` is the number of published layers in the outputs (for initialisation).
     """
 
     def __init__(self, width: int, out_width: int, num_taps: int = 1, bias: bool = True, num_parallel: int = 1) -> None:
@@ -114,19 +112,19 @@ class TokenMap(nn.Module):
         summed = sum_taps(linear(x_BLE, self.weight), self.num_taps, direction=-1)
         return summed if self.bias is None else summed + self.bias
 
-    def initials(self) -> dict[str, Initial]:
+    def initial_values(self) -> dict[str, InitialValue]:
         """Xavier-uniform weight and zero bias with one tap; +-1/sqrt(fan in) for both with several."""
         if self.num_taps > 1:
-            bound = Initial("uniform", (self.num_taps * self.width) ** -0.5)
+            bound = InitialValue("uniform", (self.num_taps * self.width) ** -0.5)
             return {"weight": bound, "bias": bound}
         fan_sum = self.width + self.out_width // self.num_parallel
-        return {"weight": Initial("uniform", (6 / fan_sum) ** 0.5), "bias": ZERO}
+        return {"weight": InitialValue("uniform", (6 / fan_sum) ** 0.5), "bias": ZERO}
 
 
 class ZeroTokenMap(TokenMap):
-    """A `TokenMap` that starts at zero: what follows it starts as if it were absent."""
+    """A `TokenMap` whose weight and bias are initially zero."""
 
-    def initials(self) -> dict[str, Initial]:
+    def initial_values(self) -> dict[str, InitialValue]:
         return {"weight": ZERO, "bias": ZERO}
 
 
@@ -138,21 +136,21 @@ class GatedFeedForward(nn.Module):
         hidden = -(-int(2 * expanded_width / 3) // multiple) * multiple
         self.up = TokenMap(width, 2 * hidden, num_taps, bias=False, num_parallel=2)
         self.down = TokenMap(hidden, width, num_taps, bias=False)
-        self.tiled: Callable[[Tensor], Tensor] | None = None  # see tiled_convolution
+        self.winograd: Callable[[Tensor], Tensor] | None = None  # see `winograd`
 
     def forward(self, x_BLE: Tensor) -> Tensor:
-        if self.tiled is not None:
-            return self.tiled(x_BLE)
+        if self.winograd is not None:
+            return self.winograd(x_BLE)
         gate, value = self.up(x_BLE).chunk(2, dim=-1)
         down: Tensor = self.down(F.silu(gate) * value)
         return down
 
 
-class RMSScale(nn.Module):
+class RMSNorm(nn.Module):
     """Divide by the root mean square over the last dimension and scale by a learned weight.
 
-    eps is float32's epsilon whatever the dtype. PyTorch's default, the dtype's own, is 0.008 in bfloat16: large enough to
-    make the network another one.
+    eps is float32's epsilon for every dtype. PyTorch's default, the dtype's own, is 0.008 in bfloat16, which is large
+    enough to change the network's results.
     """
 
     def __init__(self, width: int) -> None:
@@ -162,7 +160,7 @@ class RMSScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), _EPSILON)
 
-    def initials(self) -> dict[str, Initial]:
+    def initial_values(self) -> dict[str, InitialValue]:
         return {"weight": ONE}
 
 

@@ -1,9 +1,9 @@
-"""Published state dicts, MMAudio's and DeepMMAudio's, to ours and back; strictly, with a sentence for what does not fit.
+"""Conversion of state dicts between MMAudio's and DeepMMAudio's published layout and ours, with strict checks.
 
 The published layout differs in three ways besides the names: queries, keys and values are interleaved per channel
 (ours: three contiguous blocks), rotated channel pairs are neighbours (ours: half-split, see `rope`), and convolution
-weights are [out, in, taps] (ours: ready for one matrix product, see `layers.TokenMap`). All three only move numbers, so the
-same maps carry gradients and averaged weights.
+weights are [out, in, taps] (ours: ready for one matmul, see `layers.TokenMap`). All three only permute values, so the
+same conversions apply to gradients and averaged weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,16 +21,16 @@ from dmma_core.models.mmdit import DEEPMMAUDIO, MMDiT, MMDiTConfig
 from dmma_core.models.presets import PRESETS, depth_from_baseline
 from dmma_core.storage.state_dicts import checked_state_dict, unwrap
 
-_LEFTOVERS = ("latent_rot", "clip_rot", "t_embed.freqs")  # tables that old files hold; they are computed
+_LEFTOVERS = ("latent_rot", "clip_rot", "t_embed.freqs")  # tables in old files; DMMA computes them
 _STATISTICS = ("latent_mean", "latent_std")
 
 
 def from_official(state: Mapping[str, Any], config: MMDiTConfig) -> MMDiT:
     """A network of `config` with the published weights, float32 on the CPU.
 
-    `state` may be half precision, wrapped (see `state_dicts.unwrap`), and hold the old files' tables. With one of our own
-    forms of depth in `config`, `state` is a checkpoint without depth and `depth_from_baseline` adds the rest. Raises
-    WeightsError that lists what is missing, unexpected, of another shape or not finite.
+    `state` may be half precision, wrapped (see `state_dicts.unwrap`), and contain the tables of old files. If `config`
+    has one of our own depth fusions, `state` is a checkpoint without depth and `depth_from_baseline` adds the fusion.
+    Raises WeightsError that lists missing, unexpected, misshapen and non-finite tensors.
     """
     if config.depth != "off" and not config.is_deepmmaudio:
         baseline = replace(config, depth="off", num_depth_scalars=0)
@@ -40,7 +40,7 @@ def from_official(state: Mapping[str, Any], config: MMDiTConfig) -> MMDiT:
         official_shapes(config),
         "the configured network",
         unused=_LEFTOVERS,
-        may_be_nan=_STATISTICS,  # statistics that are absent; training sets them
+        may_be_nan=_STATISTICS,  # NaN where absent; training sets them
         identify=_name_of,
     )
     model = _meta_model(config)
@@ -49,12 +49,12 @@ def from_official(state: Mapping[str, Any], config: MMDiTConfig) -> MMDiT:
 
 
 def to_official(model: MMDiT) -> dict[str, Tensor]:
-    """The published state dict of a network without depth or with DeepMMAudio's, for the published code."""
+    """State dict for the published code, of a network without depth or with DeepMMAudio's fusion; else ConfigError."""
     return state_to_official(model.state_dict(), model.config)
 
 
 def state_from_official(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:
-    """Published names and layout to ours, float32. Values may be anything of the parameters' shapes (gradients)."""
+    """Published names and layout to ours, float32. Values may be any tensors of the parameters' shapes, such as gradients."""
     ours = {}
     for entry in _entries(_meta_model(config)):
         value = entry.to_ours([state[name].float() for name in entry.official])
@@ -63,7 +63,7 @@ def state_from_official(state: Mapping[str, Tensor], config: MMDiTConfig) -> dic
 
 
 def state_to_official(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:
-    """Our names and layout to the published ones. Raises ConfigError for a form of depth that has none."""
+    """Our names and layout to the published ones. Raises ConfigError for a depth fusion without a published layout."""
     official: dict[str, Tensor] = {}
     for entry in _entries(_meta_model(config)):
         official.update(zip(entry.official, entry.to_official(state[entry.ours]), strict=True))
@@ -76,11 +76,11 @@ def official_shapes(config: MMDiTConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state_to_official(model.state_dict(), config).items()}
 
 
-def recognise(state: Mapping[str, Any]) -> tuple[str, MMDiTConfig]:
-    """(name, configuration) of the published variant that `state` is; lengths are those of 8 s.
+def identify_variant(state: Mapping[str, Any]) -> tuple[str, MMDiTConfig]:
+    """(name, configuration) of the published variant of `state`; lengths are those of 8 s.
 
-    Names are the presets', "deepmmaudio_<preset>" with DeepMMAudio's depth. Raises WeightsError with the differences to
-    the nearest variant.
+    Names are those of the presets, or "deepmmaudio_<preset>" with DeepMMAudio's depth fusion. Raises WeightsError with
+    the differences from the nearest variant.
     """
     tensors = unwrap(state)
     shapes = {name: tuple(value.shape) for name, value in tensors.items() if not name.startswith(_LEFTOVERS)}
@@ -99,14 +99,14 @@ def recognise(state: Mapping[str, Any]) -> tuple[str, MMDiTConfig]:
 
 def _name_of(state: Mapping[str, Tensor]) -> str | None:
     try:
-        return recognise(state)[0]
+        return identify_variant(state)[0]
     except WeightsError:
         return None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One of our parameters, the published ones that it consists of, and the maps between their values."""
+    """One of our parameters, the published parameters it consists of, and the conversions between their values."""
 
     ours: str
     official: tuple[str, ...]
@@ -124,7 +124,7 @@ def _entries(model: MMDiT) -> list[Entry]:
     config = model.config
     if config.depth != "off" and not config.is_deepmmaudio:
         raise ConfigError(
-            f"A network with depth={config.depth} and fusion={config.fusion} has no published form.",
+            f"A network with depth={config.depth} and fusion={config.fusion} has no published layout.",
             remedy="Only networks without depth, or with DeepMMAudio's, can be exported.",
         )
     entries = [
@@ -135,17 +135,17 @@ def _entries(model: MMDiT) -> list[Entry]:
         *([_same("depth_fusion.empty", "empty_depth_feat")] if config.is_deepmmaudio else []),
         _same("empty_sync", "empty_sync_feat"),
     ]
-    # Positions in the published nn.Sequential: an activation, where there is one, takes a number of its own.
-    picture_step = 1 if config.version == 1 else 2
-    fusion_steps = picture_step if config.is_deepmmaudio else 0
+    # Positions in the published nn.Sequential: an activation, if any, has its own index.
+    rgb_text_step = 1 if config.version == 1 else 2
+    fusion_steps = rgb_text_step if config.is_deepmmaudio else 0
     if config.is_deepmmaudio:
         assert isinstance(model.depth_fusion, LinearDepthFusion)
         entries += layer_entries(model.depth_fusion.map, "depth_fusion.map", "clip_input_proj.0")
     for projection, ours, official, start, step in (
         (model.latent_in, "latent_in", "audio_input_proj", 0, 2),
-        (model.rgb_in, "rgb_in", "clip_input_proj", fusion_steps, picture_step),
+        (model.rgb_in, "rgb_in", "clip_input_proj", fusion_steps, rgb_text_step),
         (model.sync_in, "sync_in", "sync_input_proj", 0, 2),
-        (model.text_in, "text_in", "text_input_proj", 0, picture_step),
+        (model.text_in, "text_in", "text_input_proj", 0, rgb_text_step),
     ):
         entries += layer_entries(projection.first, f"{ours}.first", f"{official}.{start}")
         entries += feed_forward_entries(projection.feed_forward, f"{ours}.feed_forward", f"{official}.{start + step}")
@@ -186,7 +186,7 @@ def _reordered(ours: str, official: str, rows: Tensor) -> Entry:
 
 
 def layer_entries(module: TokenMap, ours: str, official: str) -> list[Entry]:
-    """A linear or convolution layer called `ours` here and `official` there ("" for a module on its own)."""
+    """A linear or convolution layer named `ours` here and `official` in the published code ("" for a module alone)."""
     weight = Entry(
         _join(ours, "weight"),
         (_join(official, "weight"),),
@@ -265,13 +265,13 @@ def _taps_to_official(weight: Tensor, module: TokenMap) -> Tensor:
 
 
 def _half_split(head_width: int) -> Tensor:
-    """Published channel of each of ours within a head: the first of every pair, then the second."""
+    """Published channel index of each of our channels in a head: the first of every pair, then the second."""
     channels = torch.arange(head_width, device="cpu")
     return torch.cat((channels[0::2], channels[1::2]))
 
 
 def _qkv_rows(num_heads: int, head_width: int) -> Tensor:
-    """Published row of each of ours: theirs count (head, channel, qkv), ours (qkv, head, channel)."""
+    """Published row index of each of our rows: theirs are ordered (head, channel, qkv), ours (qkv, head, channel)."""
     rows = torch.arange(3 * num_heads * head_width, device="cpu").view(num_heads, head_width, 3).permute(2, 0, 1)
     split = _half_split(head_width)
     return torch.cat((rows[0][:, split].flatten(), rows[1][:, split].flatten(), rows[2].flatten()))

@@ -1,7 +1,7 @@
-"""The flow network: velocity of a sound's latent, given picture, depth, synchronisation and text features.
+"""The flow network: velocity of an audio latent, conditioned on rgb, depth, synchronisation and text features.
 
-MMAudio's multimodal diffusion transformer (section 3.3; supplement, table A1) and, as a configuration of it, one with
-depth. Everything that does not depend on time is computed once, by `embed_conditions`.
+MMAudio's multimodal diffusion transformer (section 3.3; supplement, table A1), optionally with depth. What does not
+depend on time is computed once, by `embed_conditions`.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from dmma_core.errors import ConfigError
 from dmma_core.models.blocks import FinalBlock, FusedBlock, InputProjection, JointBlock, Upsampling
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.embeddings import DepthFusion, LinearDepthFusion, TimeEmbedding
-from dmma_core.models.layers import ZERO, GatedFeedForward, Initial, TokenMap
+from dmma_core.models.layers import ZERO, GatedFeedForward, InitialValue, TokenMap
 from dmma_core.models.rope import rotation_table
 
 DEEPMMAUDIO = "deepmmaudio"
 DEPTHS = ("off", "rgb_like", "scalars", "both")
 FUSIONS = ("concat", "sum", "gated", DEEPMMAUDIO)
-SYNC_GROUP = 8  # Synchformer gives eight features a segment; each has a learned position
+SYNC_GROUP = 8  # Synchformer has eight features per segment; each has a learned position
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class MMDiTConfig:
 
     `version` 1 or 2 are MMAudio's (activations and time embedding). `depth` and `fusion`: see
     `embeddings.DepthFusion`; the fusion "deepmmaudio" is DeepMMAudio's own (`embeddings.LinearDepthFusion`).
-    Lengths belong to one duration and may be changed on a network with `MMDiT.set_lengths`.
+    Lengths are those of one duration; `MMDiT.set_lengths` changes them.
     """
 
     latent_width: int
@@ -71,17 +71,19 @@ class MMDiTConfig:
         if self.depth in ("scalars", "both") and self.num_depth_scalars <= 0:
             raise ConfigError(f"depth={self.depth} needs num_depth_scalars.", remedy="Take it from the feature schema.")
         if self.fusion == DEEPMMAUDIO and self.depth not in ("off", "rgb_like"):
-            raise ConfigError(f"DeepMMAudio's form of depth takes no depth={self.depth}.", remedy="Use depth=rgb_like.")
+            raise ConfigError(
+                f"DeepMMAudio's depth fusion does not support depth={self.depth}.", remedy="Use depth=rgb_like."
+            )
 
     @property
     def is_deepmmaudio(self) -> bool:
-        """Whether depth enters as in DeepMMAudio, so that the network has a published form."""
+        """Whether depth is fused as in DeepMMAudio, so that the network has a published layout."""
         return self.depth != "off" and self.fusion == DEEPMMAUDIO
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """B clips' conditions, ready for every time step. `sync_BSE` stays at its own rate; `global_BE` lacks the time."""
+    """Embedded conditions of B clips, the same for all time steps: `sync_BSE` at its own rate, `global_BE` without the time."""
 
     rgb_BTE: Tensor
     sync_BSE: Tensor
@@ -90,7 +92,7 @@ class Conditions:
 
     @staticmethod
     def stack(parts: Sequence["Conditions"]) -> "Conditions":
-        """Join along the batch: [part 0's clips, part 1's clips, …], as guidance wants them."""
+        """Concatenate along the batch: [part 0's clips, part 1's clips, …], as guidance needs them."""
         names = [field.name for field in fields(Conditions)]
         return Conditions(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
@@ -101,7 +103,7 @@ class Conditions:
 
 
 class MMDiT(nn.Module):
-    """The flow network. Parameters start at zero or one: `initialise` or a checkpoint gives them their values.
+    """The flow network. Parameters are zero or one until `initialise` or a checkpoint sets them.
 
     `latent_mean` and `latent_std` ([C], NaN until set) normalise latents: `normalize`, `unnormalize`.
     """
@@ -113,16 +115,16 @@ class MMDiT(nn.Module):
         super().__init__()
         self.config = config
         width, multiple = config.hidden_width, config.feed_forward_multiple
-        sound_activation, picture_activation = ("selu", "none") if config.version == 1 else ("silu", "silu")
-        self.latent_in = InputProjection(config.latent_width, width, 7, sound_activation, 7, multiple)
-        self.rgb_in = InputProjection(config.rgb_width, width, 1, picture_activation, 3, multiple)
-        self.sync_in = InputProjection(config.sync_width, width, 7, sound_activation, 3, multiple)
-        self.text_in = InputProjection(config.text_width, width, 1, picture_activation, 1, multiple)
+        audio_sync_activation, rgb_text_activation = ("selu", "none") if config.version == 1 else ("silu", "silu")
+        self.latent_in = InputProjection(config.latent_width, width, 7, audio_sync_activation, 7, multiple)
+        self.rgb_in = InputProjection(config.rgb_width, width, 1, rgb_text_activation, 3, multiple)
+        self.sync_in = InputProjection(config.sync_width, width, 7, audio_sync_activation, 3, multiple)
+        self.text_in = InputProjection(config.text_width, width, 1, rgb_text_activation, 1, multiple)
         self.rgb_pool = TokenMap(width, width)
         self.text_pool = TokenMap(width, width)
         self.global_mlp = GatedFeedForward(width, 4 * width, 1, multiple)
-        num_waves, max_period = (256, 10_000.0) if config.version == 1 else (width, 1.0)
-        self.time_in = TimeEmbedding(width, num_waves, max_period)
+        num_sinusoids, max_period = (256, 10_000.0) if config.version == 1 else (width, 1.0)
+        self.time_in = TimeEmbedding(width, num_sinusoids, max_period)
         num_joint = config.num_joint_blocks
         self.joint_blocks = nn.ModuleList(
             JointBlock(width, config.num_heads, multiple, last=index == num_joint - 1) for index in range(num_joint)
@@ -141,8 +143,8 @@ class MMDiT(nn.Module):
         self.register_buffer("latent_std", torch.full((config.latent_width,), torch.nan))
         self._upsamplings: dict[tuple[int, int, torch.device], Upsampling] = {}
 
-    def initials(self) -> dict[str, Initial]:
-        """Empty tokens and sync positions start at zero, as the published network's do."""
+    def initial_values(self) -> dict[str, InitialValue]:
+        """Empty tokens and sync positions are initially zero, as in the published network."""
         return dict.fromkeys(("sync_position", "empty_rgb", "empty_sync", "empty_text"), ZERO)
 
     # Conditions
@@ -190,11 +192,11 @@ class MMDiT(nn.Module):
     ) -> Conditions:
         """Conditions of the guidance `branches` ("empty", "without_depth", "full"; see `flow.guidance`), stacked.
 
-        Raises ConfigError for "without_depth" on DeepMMAudio's form, which never learned to do without depth alone.
+        Raises ConfigError for "without_depth" with DeepMMAudio's fusion, whose training never drops depth alone.
         """
         if "without_depth" in branches and self.config.is_deepmmaudio:
             raise ConfigError(
-                "DeepMMAudio's form of depth cannot be guided on depth alone: its training never dropped depth alone.",
+                "DeepMMAudio's depth fusion does not support guidance on depth: its training never drops depth alone.",
                 remedy="Leave guidance_depth out.",
             )
         batch_size = features.rgb_BTD.shape[0]
@@ -215,8 +217,9 @@ class MMDiT(nn.Module):
     def velocity(self, latent_BLC: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
         """dx/dt of normalised latents at time 0 (noise) to 1 (data), in the latent's shape.
 
-        `time_B` may be [1] or a scalar. The conditions may be those of several branches stacked (num * B clips): the
-        result then is [num * B, L, C], and what depends on the latent alone is computed once.
+        `time_B` may be [1] or a scalar. For the stacked conditions of several branches (num * B
+        clips) the result is [num * B, L, C]; what depends on the latent alone is computed once.
+        Raises ConfigError for latents of another size.
         """
         if latent_BLC.shape[1:] != (self.config.latent_length, self.config.latent_width):
             raise ConfigError(
@@ -249,16 +252,16 @@ class MMDiT(nn.Module):
             )
         for block in self.fused_blocks:
             latent_BLE = block(latent_BLE, condition, upsampling, latent_table)
-        # The published final layer takes the global condition, not the one per step; its weights expect that.
+        # As published, the final layer uses the global condition, not the one per step.
         velocity: Tensor = self.final(latent_BLE, global_B1E)
         return velocity
 
     def forward(self, latent_BLC: Tensor, time_B: Tensor, features: ConditionFeatures) -> Tensor:
-        """`velocity` with the conditions embedded on the spot: the training step's call."""
+        """Embed the conditions and compute `velocity`: the call of the training step."""
         return self.velocity(latent_BLC, time_B, self.embed_conditions(features))
 
     def upsampling(self, num_tokens: int, length: int, device: torch.device) -> Upsampling:
-        """Repetition of sync tokens to latent steps, kept for each pair of lengths."""
+        """Upsampling of sync tokens to latent steps, cached for each pair of lengths."""
         key = (num_tokens, length, device)
         if key not in self._upsamplings:
             self._upsamplings[key] = Upsampling(num_tokens, length, device)
@@ -272,7 +275,7 @@ class MMDiT(nn.Module):
         self.latent_std.copy_(std_C)
 
     def set_depth_scalar_statistics(self, mean_K: Tensor, std_K: Tensor) -> None:
-        """Store the training set's statistics of the depth scalars. Without depth scalars nothing is stored."""
+        """Store the training set's statistics of the depth scalars; does nothing without depth scalars."""
         if isinstance(self.depth_fusion, DepthFusion):
             self.depth_fusion.set_scalar_statistics(mean_K, std_K)
 
@@ -285,7 +288,7 @@ class MMDiT(nn.Module):
         return latent_BLC * self.latent_std + self.latent_mean
 
     def set_lengths(self, latent_length: int, rgb_length: int, sync_length: int) -> None:
-        """Use the same weights for another duration. Raises ConfigError for a sync length not in groups of eight."""
+        """Set the lengths of another duration. Raises ConfigError for a sync length that is no multiple of eight."""
         self.config = replace(self.config, latent_length=latent_length, rgb_length=rgb_length, sync_length=sync_length)
 
     def _require_sizes(self, features: ConditionFeatures) -> None:

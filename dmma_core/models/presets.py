@@ -1,4 +1,4 @@
-"""The networks by name: MMAudio's five variants and a tiny one, without or with depth; counts; first values."""
+"""Network presets (MMAudio's five variants and a tiny one), parameter counts and initial weights."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import nn
 from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.errors import ConfigError
 from dmma_core.models.embeddings import LinearDepthFusion
-from dmma_core.models.layers import Initial
+from dmma_core.models.layers import InitialValue
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 
 _SMALL_44K = MMDiTConfig(
@@ -96,7 +96,7 @@ def config_for_features(preset: str, schema: FeatureSchema, depth: str = "off", 
         expected = getattr(PRESETS[preset], f"{name}_width")
         if width != expected and preset != "tiny":
             raise ConfigError(
-                f"Network {preset} takes {name} features of width {expected}, but the bundle {schema.bundle} gives {width}.",
+                f"Network {preset} expects {name} features of width {expected}, but the bundle {schema.bundle} has {width}.",
                 remedy="Choose the preset that belongs to the bundle (mmaudio_16k: small_16k, mmaudio_44k: small_44k …).",
             )
     return replace(
@@ -116,27 +116,28 @@ def config_for_features(preset: str, schema: FeatureSchema, depth: str = "off", 
 
 
 def parameter_count(config: MMDiTConfig) -> tuple[int, int]:
-    """(all, trainable) parameters, counted as published: latent statistics belong to all. Allocates nothing."""
+    """(all, trainable) parameters, counted as published: all includes the latent statistics. Allocates nothing."""
     with torch.device("meta"):
         model = MMDiT(config)
-    whole = sum(value.numel() for value in model.state_dict().values())
-    return whole, sum(value.numel() for value in model.parameters() if value.requires_grad)
+    num_all = sum(value.numel() for value in model.state_dict().values())
+    return num_all, sum(value.numel() for value in model.parameters() if value.requires_grad)
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Give every parameter its first value, drawn from a generator seeded by (seed, parameter name).
+    """Set the initial weights: every parameter is sampled from a generator seeded by (seed, parameter name).
 
-    Two networks of the same seed agree wherever both have the parameter, on every device: baseline and depth start alike.
+    Two networks of the same seed agree in every parameter that both have, on every device, so the initial weights of
+    baseline and depth arm are equal.
     """
     for module_name, module in model.named_modules():
-        initials: dict[str, Initial] = module.initials() if hasattr(module, "initials") else {}
+        initial_values: dict[str, InitialValue] = module.initial_values() if hasattr(module, "initial_values") else {}
         for name, parameter in module.named_parameters(recurse=False):
             full_name = f"{module_name}.{name}" if module_name else name
-            assert name in initials, f"{full_name} has no initial value"
-            _fill(parameter, initials[name], seed, full_name)
+            assert name in initial_values, f"{full_name} has no initial value"
+            _fill(parameter, initial_values[name], seed, full_name)
 
 
-def _fill(parameter: nn.Parameter, initial: Initial, seed: int, name: str) -> None:
+def _fill(parameter: nn.Parameter, initial: InitialValue, seed: int, name: str) -> None:
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     value = torch.empty(parameter.shape, dtype=torch.float32)
@@ -151,7 +152,7 @@ def _fill(parameter: nn.Parameter, initial: Initial, seed: int, name: str) -> No
 
 
 def depth_from_baseline(baseline: MMDiT, config: MMDiTConfig, seed: int = 0) -> MMDiT:
-    """A depth network that computes exactly `baseline`'s function until trained.
+    """A depth network that computes exactly the function of `baseline` until it is trained.
 
     `config` is the baseline's with another `depth` and `fusion`. Raises ConfigError as `require_depth_from_baseline` does.
     """
@@ -167,8 +168,8 @@ def depth_from_baseline(baseline: MMDiT, config: MMDiTConfig, seed: int = 0) -> 
 def require_depth_from_baseline(baseline: MMDiTConfig, config: MMDiTConfig) -> None:
     """Raise ConfigError unless depth can be added to a network of `baseline` so that one of `config` results.
 
-    They may differ in depth and fusion alone. DeepMMAudio's form cannot be added to the networks' second version, where an
-    activation stands behind its map.
+    They may differ in depth and fusion alone. DeepMMAudio's fusion cannot be added to version 2 of the network, where an
+    activation follows its linear map.
     """
     expected = replace(config, depth="off", fusion=baseline.fusion, num_depth_scalars=0)
     if expected != replace(baseline, num_depth_scalars=0) or config.depth == "off":
@@ -178,6 +179,6 @@ def require_depth_from_baseline(baseline: MMDiTConfig, config: MMDiTConfig) -> N
         )
     if config.is_deepmmaudio and config.version == 2:
         raise ConfigError(
-            "DeepMMAudio's form of depth cannot pass the rgb features of a version 2 network unchanged.",
+            "DeepMMAudio's depth fusion cannot pass the rgb features of a version 2 network unchanged.",
             remedy="Use fusion=concat, sum or gated.",
         )

@@ -1,7 +1,7 @@
-"""Rotary position embedding (RoFormer, section 3.2), with positions of different sequences aligned by scaling.
+"""Rotary position embedding (RoFormer, section 3.2), with scaled positions to align sequences of different rates.
 
-Channels of a head are kept in half-split order: the first of every rotated pair, then the second of every pair. The
-published weights interleave them; a dot product does not see the difference and contiguous halves are faster.
+Channels of a head are in half-split order: the first of every rotated pair, then the second of every pair. The published
+weights interleave them. The order does not change dot products, and contiguous halves are faster.
 """
 
 from functools import lru_cache
@@ -13,11 +13,11 @@ _BASE = 10_000.0
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # a kept tensor must serve training too
+@torch.inference_mode(False)  # the cached tensors are used in training too
 def rotation_table(length: int, head_width: int, scaling: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """(cos, signed sin), float32 [length, 1, head_width], of positions 0, scaling, 2 * scaling, …
 
-    Computed in float32 whatever the network's dtype: in bfloat16 neighbouring positions would coincide.
+    Computed in float32 for every dtype of the network: in bfloat16 neighbouring positions would be equal.
     """
     exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=device) / head_width
     frequencies = 1.0 / (_BASE**exponents) * scaling
@@ -27,7 +27,7 @@ def rotation_table(length: int, head_width: int, scaling: float, device: torch.d
 
 
 def rotate(x_BLHD: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the channel pairs (d, d + D/2) of every head by the angle of their position. Float32 inside."""
+    """Rotate the channel pairs (d, d + D/2) of every head by the angle of their position, in float32; returns x's dtype."""
     cos, signed_sin = table
     first, second = x_BLHD.float().chunk(2, dim=-1)
     return torch.addcmul(x_BLHD * cos, torch.cat((second, first), dim=-1), signed_sin).to(x_BLHD.dtype)

@@ -14,7 +14,7 @@ from dmma_core.config_loading import config_from_dict, config_to_dict
 from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.errors import CheckpointError, ConfigError, StorageError, WeightsError
 from dmma_core.models.audio_codec.mmaudio_codec import MODES
-from dmma_core.models.mmaudio_interop import from_official, recognise, state_to_official
+from dmma_core.models.mmaudio_interop import from_official, identify_variant, state_to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import depth_from_baseline, require_depth_from_baseline
 from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder
@@ -23,7 +23,7 @@ from dmma_core.training.checkpoint import SOURCE, write_checkpoint
 
 def bundle_of_published(state: Mapping[str, Tensor]) -> str:
     """Name of the encoder bundle that a published network was trained with. Raises WeightsError for an unknown network."""
-    _, config = recognise(state)
+    _, config = identify_variant(state)
     return next(codec.name for codec in MODES.values() if codec.vae.latent_channels == config.latent_width)
 
 
@@ -38,7 +38,7 @@ def import_published(
     """
     if any(SOURCE not in folder.checkpoint(step).record for step in folder.complete_steps()):
         raise StorageError(f"{folder.uri} holds a training run.", remedy="Give another --run.")
-    name, config = recognise(state)
+    name, config = identify_variant(state)
     widths = {field: getattr(config, f"{field}_width") for field in ("latent", "rgb", "sync", "text")}
     lengths: dict[str, Any] = {}
     for field, column in (("latent", "latent_mean"), ("rgb", "rgb"), ("sync", "sync"), ("text", "text")):

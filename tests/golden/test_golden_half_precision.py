@@ -61,7 +61,7 @@ def test_published_half_precision_rounds_the_frequencies_of_time(name: str) -> N
     halved, model = golden_file(name), golden_network(golden_file(name.removesuffix("_bf16"))).bfloat16()
     published = halved["t_embed.freqs_bf16_as_f32"]
     assert torch.equal(published, published.bfloat16().float())
-    ours = time_frequencies(model.time_in.num_waves, model.time_in.max_period, torch.device("cpu"))
+    ours = time_frequencies(model.time_in.num_sinusoids, model.time_in.max_period, torch.device("cpu"))
     assert ours.dtype == torch.float32
     assert_close(ours / published, torch.ones_like(published), ONE_ROUNDING)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dmma_core.models import mmaudio_interop as interop
 from dmma_core.models.blocks import FinalBlock, FusedBlock, JointBlock
-from dmma_core.models.embeddings import TimeEmbedding, time_frequencies, time_waves
+from dmma_core.models.embeddings import TimeEmbedding, sinusoidal_embedding, time_frequencies
 from dmma_core.models.layers import GatedFeedForward, TokenMap
 from dmma_core.models.rope import rotate, rotation_table
 from helpers.golden import GoldenFile, assert_close, fill_tensor, golden_file, thinned
@@ -115,7 +115,7 @@ def test_time_embedding() -> None:
         spec = time.meta[version]
         waves, period = spec["frequency_embedding_size"], spec["max_period"]
         assert_close(time_frequencies(waves, period, CPU), time[f"{version}.freqs"])
-        assert_close(time_waves(time["in.t"], waves, period), time[f"{version}.sinusoid"], 1e-3)
+        assert_close(sinusoidal_embedding(time["in.t"], waves, period), time[f"{version}.sinusoid"], 1e-3)
         module = TimeEmbedding(spec["dim"], waves, period)
         entries = [
             *interop.layer_entries(module.first, "first", "mlp.0"),

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from dmma_core.flow.guidance import guidance_weights, guided_velocity
 from dmma_core.flow.solver import integrate
-from dmma_core.models.mmaudio_interop import official_shapes, recognise, to_official
+from dmma_core.models.mmaudio_interop import identify_variant, official_shapes, to_official
 from dmma_core.models.mmdit import Conditions, MMDiT
 from dmma_core.models.presets import mmdit_config, parameter_count
-from dmma_core.models.tiled_convolution import tiled_convolutions
+from dmma_core.models.winograd import winograd_convolutions
 from helpers.golden import (
     GoldenFile,
     assert_close,
@@ -101,7 +101,7 @@ def test_sampling(case: tuple[GoldenFile, MMDiT]) -> None:
         def velocity(state: Tensor, time: Tensor) -> Tensor:
             return guided_velocity(model.velocity, state, time, conditions, weights)
 
-        with tiled_convolutions(model):
+        with winograd_convolutions(model):
             return integrate(velocity, file["in.x0"], "euler", num_steps, start, end)
 
     stored = [name for name in file.names() if name.startswith("euler")]
@@ -163,4 +163,4 @@ def test_every_variant_is_recognised(depth: bool) -> None:
     for preset in VARIANTS:
         prefix = "deepmmaudio" if depth else "mmaudio"
         state = {key: torch.empty(shape, device="meta") for key, shape in golden_shapes(f"{prefix}_{preset}").items()}
-        assert recognise(state)[0] == (f"deepmmaudio_{preset}" if depth else preset)
+        assert identify_variant(state)[0] == (f"deepmmaudio_{preset}" if depth else preset)

@@ -1,8 +1,8 @@
 """BigVGAN's anti-aliased activation (Lee et al., 2023, section 3.2): upsample by 2, snake, low-pass, downsample by 2.
 
-Both filters have 12 taps. Instead of depthwise convolutions, which are slow on a CPU, they are products with small banded
-matrices: a tile of time steps in, the same tile at the other rate out. Tiles overlap as views, without a copy. Work goes
-in chunks that stay in the cache.
+Both filters have 12 taps. They are computed as matmuls with small banded matrices, because depthwise convolutions are
+slow on a CPU: a tile of time steps in, the same tile at the other rate out. Tiles are overlapping views, without a copy.
+Chunks are small enough to stay in the cache.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dmma_core.errors import WeightsError
 
 NUM_TAPS = 12
-_TILE = 8  # time steps at the lower rate that one matrix product makes
+_TILE = 8  # time steps at the lower rate that one matmul computes
 _UP_REACH = 3  # input steps on each side of a tile that upsampling looks at
 _DOWN_BEFORE = 5  # steps at the higher rate before a tile's first that downsampling looks at (and 6 - 1 after its last)
 _HALO = _TILE // 2  # steps around a chunk that are upsampled once more, to give downsampling its neighbours
@@ -82,12 +82,15 @@ class AntiAliasedSnake(nn.Module):
         }
 
     def load_official(self, parts: Mapping[str, Tensor]) -> None:
-        """alpha and beta are published as logarithms; the filters, where they are given, must be the known ones."""
+        """Load published parameters; alpha and beta are published as logarithms.
+
+        Raises WeightsError for filters other than BigVGAN's. A file without filters is accepted.
+        """
         known = kaiser_sinc_filter()
         for suffix in ("upsample.filter", "downsample.lowpass.filter"):
             if suffix in parts and not torch.allclose(parts[suffix].flatten(), known, atol=_FILTER_TOLERANCE):
                 raise WeightsError(
-                    f"The vocoder's {suffix} is another low-pass than BigVGAN's.", remedy="Give an official vocoder."
+                    f"The vocoder's {suffix} is not BigVGAN's low-pass filter.", remedy="Use an official vocoder."
                 )
         self.alpha.data = parts["act.alpha"].exp()
         self.amplitude.data = (parts["act.beta"].exp() + _SNAKE_EPSILON).rsqrt()
@@ -96,10 +99,10 @@ class AntiAliasedSnake(nn.Module):
     def forward(self, x_BTC: Tensor) -> Tensor:
         num_steps, num_channels = x_BTC.shape[1:]
         result_BTC = torch.empty_like(x_BTC, memory_format=torch.contiguous_format)
-        # One row of parameters for a tile of steps: a long inner loop also where there are few channels.
+        # One row of parameters for a tile of steps: the inner loop stays long with few channels.
         alpha, amplitude = self.alpha.repeat(_TILE), self.amplitude.repeat(_TILE)
         chunk = _chunk_steps(x_BTC)
-        # Reused by all chunks: fresh memory of this size would cost page faults every time.
+        # Reused by all chunks: new memory of this size would cause page faults each time.
         doubled, waves = x_BTC.new_empty(2, 2 * (min(chunk, num_steps + _TILE) + 2 * _HALO), num_channels).unbind()
         for x_TC, result_TC in zip(x_BTC, result_BTC, strict=True):
             for start in range(0, num_steps, chunk):
@@ -115,7 +118,7 @@ class AntiAliasedSnake(nn.Module):
         return result_BTC
 
     def _upsample(self, x_TC: Tensor, start: int, v: Tensor) -> None:
-        """Fill `v` with all steps from `start` - halo on, at twice the rate; steps outside of x repeat its ends."""
+        """Fill `v` with the steps from `start` - halo, at twice the rate; steps outside of x repeat its ends."""
         first = start - _HALO - _UP_REACH
         last = first + len(v) // 2 + 2 * _UP_REACH
         if first >= 0 and last <= len(x_TC):

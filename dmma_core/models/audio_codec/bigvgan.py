@@ -1,7 +1,7 @@
 """BigVGAN (Lee et al., 2023) and BigVGAN-v2: log-mel to waveform. For inference only.
 
-Sequences are [B, time, channels] throughout. Weight norm is folded when weights are loaded, whichever way the file spells
-it; transposed convolutions become ordinary ones that make all phases of a step at once.
+Sequences are [B, time, channels] throughout. Weight norm is folded when weights are loaded, in either of PyTorch's
+spellings. Transposed convolutions become ordinary ones that compute all phases of a step at once.
 Module names are those of the published state dict.
 """
 
@@ -44,7 +44,7 @@ class BigVganConfig:
         if any(taps < rate or (taps - rate) % 2 for rate, taps in pairs):
             raise ConfigError(
                 f"Upsampling by {self.upsample_rates} with {self.upsample_taps} taps does not keep the length.",
-                remedy="Give at least as many taps as the rate, an even number more.",
+                remedy="Set taps to the rate plus an even number (0, 2, …).",
             )
 
 
@@ -61,13 +61,13 @@ class BigVgan(nn.Module):
         widths = [config.initial_channels >> level for level in range(len(config.upsample_rates) + 1)]
         self.conv_pre = Conv(config.num_mels, widths[0], _OUTER_TAPS, bias=True)
         self.ups = nn.ModuleList(
-            _Upsampling(before, after, rate, taps)
+            _TransposedConv(before, after, rate, taps)
             for (before, after), rate, taps in zip(
                 pairwise(widths), config.upsample_rates, config.upsample_taps, strict=True
             )
         )
         self.resblocks = nn.ModuleList(
-            _ResidualBlock(width, taps, config.block_dilations) for width in widths[1:] for taps in config.block_taps
+            _DilatedBlock(width, taps, config.block_dilations) for width in widths[1:] for taps in config.block_taps
         )
         self.activation_post = AntiAliasedSnake(widths[-1])
         self.conv_post = Conv(widths[-1], 1, _OUTER_TAPS, bias=config.final == "tanh")
@@ -112,15 +112,15 @@ class BigVgan(nn.Module):
         wave_BA: Tensor = self.conv_post(self.activation_post(h)).squeeze(-1)
         return wave_BA
 
-    def _layers(self) -> dict[str, "Conv | _Upsampling | AntiAliasedSnake"]:
+    def _layers(self) -> dict[str, "Conv | _TransposedConv | AntiAliasedSnake"]:
         return {
             name: module
             for name, module in self.named_modules()
-            if isinstance(module, Conv | _Upsampling | AntiAliasedSnake)
+            if isinstance(module, Conv | _TransposedConv | AntiAliasedSnake)
         }
 
 
-class _ResidualBlock(nn.Module):
+class _DilatedBlock(nn.Module):
     """Pairs of (activation, dilated convolution, activation, convolution), each added to its input."""
 
     def __init__(self, width: int, num_taps: int, dilations: tuple[int, ...]) -> None:
@@ -136,11 +136,11 @@ class _ResidualBlock(nn.Module):
         return h
 
 
-class _Upsampling(nn.Module):
+class _TransposedConv(nn.Module):
     """Transposed convolution [B, T, in] to [B, T * rate, out].
 
-    Output step q * rate + r depends on inputs q, q - 1, …: one convolution makes the `rate` phases as channels, which in
-    this layout are already the steps in order. The (taps - rate) / 2 steps too many at each end are cut off.
+    Output step q * rate + r depends on inputs q, q - 1, …: one convolution computes the `rate` phases as channels, which
+    in this layout are already the steps in order. The (taps - rate) / 2 surplus steps at each end are cut off.
     """
 
     def __init__(self, num_inputs: int, num_outputs: int, rate: int, num_taps: int) -> None:
@@ -168,10 +168,10 @@ class _Upsampling(nn.Module):
 
 
 def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Plain `weight` instead of magnitude and direction, which may be spelled in the old or in the new way of PyTorch.
+    """The state dict with plain `weight` entries instead of magnitude and direction (PyTorch's old or new names).
 
     The norm is taken over all but the first dimension, also for transposed convolutions (whose first one is the input).
-    Raises WeightsError for a magnitude without its direction, the reverse, or two of other sizes.
+    Raises WeightsError for a magnitude without its direction, the reverse, or sizes that do not match.
     """
     plain = dict(state)
     for magnitude_name, direction_name in _WEIGHT_NORM_SPELLINGS:
@@ -184,14 +184,14 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for base in sorted(bases):
             if base + magnitude_name not in state or base + direction_name not in state:
                 raise WeightsError(
-                    f"Of {base + magnitude_name} and {base + direction_name} the weights hold only one.",
+                    f"The weights hold only one of {base + magnitude_name} and {base + direction_name}.",
                     remedy="Fetch the file again.",
                 )
             magnitude = plain.pop(base + magnitude_name).to(torch.float32)
             direction = plain.pop(base + direction_name).to(torch.float32)
             if direction.ndim != 3 or magnitude.shape != (len(direction), 1, 1):
                 raise WeightsError(
-                    f"{base + magnitude_name} {tuple(magnitude.shape)} is no magnitude of {base + direction_name} "
+                    f"{base + magnitude_name} {tuple(magnitude.shape)} does not match {base + direction_name} "
                     f"{tuple(direction.shape)}.",
                     remedy="Fetch the file again.",
                 )

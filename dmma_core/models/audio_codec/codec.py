@@ -1,4 +1,4 @@
-"""The audio codec's interface: waveforms to latents and back. VAE + vocoder and the tiny codec stand behind it."""
+"""The audio codec's interface: waveforms to latents and back. Implemented by VAE + vocoder and by the tiny codec."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class LatentPosterior:
-    """Diagonal Gaussian over latents, both float32 [B, L, C]. A codec without uncertainty has std 0."""
+    """Diagonal Gaussian over latents, both float32 [B, L, C]. A deterministic codec has std 0."""
 
     mean_BLC: Tensor
     std_BLC: Tensor
 
     def sample(self, noise_BLC: Tensor) -> Tensor:
+        """Reparameterised sample: mean + std * standard normal noise, [B, L, C]."""
         return self.mean_BLC + self.std_BLC * noise_BLC
 
 
@@ -31,11 +32,11 @@ class AudioCodec(nn.Module, ABC):
         return self.sample_rate_hz / self.samples_per_latent
 
     def latent_length(self, duration_s: float) -> int:
-        """Latent steps L for clips of `duration_s`: the duration in latents, rounded up (MMAudio: 8 s -> 250, 345)."""
+        """Latent steps L of clips of `duration_s`, rounded up (MMAudio, 8 s: 250 at 16 kHz, 345 at 44.1 kHz)."""
         return ceil(round(duration_s * self.sample_rate_hz) / self.samples_per_latent)
 
     def num_samples(self, duration_s: float) -> int:
-        """Audio samples that `latent_length` latents stand for; a little more than the duration where it is no multiple."""
+        """Audio samples of `latent_length` latents: the duration rounded up to full latents."""
         return self.latent_length(duration_s) * self.samples_per_latent
 
     @abstractmethod
@@ -48,4 +49,4 @@ class AudioCodec(nn.Module, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Identity of architecture and weights: equal fingerprint, equal latents."""
+        """Identifies architecture and weights: equal fingerprints mean equal latents."""

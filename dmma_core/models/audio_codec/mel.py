@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 _POWER_EPSILON = 1e-9  # under the square root: keeps the magnitude's gradient finite where the spectrum is zero
-LOG_FLOOR = 1e-5  # smallest mel magnitude that is told apart
+LOG_FLOOR = 1e-5  # mel magnitudes below are clamped to this
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""MMAudio's audio codec: log-mel spectrogram, variational autoencoder, and BigVGAN as the way back to sound."""
+"""MMAudio's audio codec: log-mel spectrogram, variational autoencoder, and BigVGAN as the vocoder."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _FRAMES_PER_LATENT = 2
 
 @dataclass(frozen=True)
 class MMAudioCodecConfig:
-    """The three parts of a codec, which must agree in mel bins and in samples a frame."""
+    """The three parts of a codec, which must agree in mel bins and in samples per frame."""
 
     name: str
     mel: MelConfig
@@ -34,8 +34,8 @@ class MMAudioCodecConfig:
         if len(bins) != 1 or samples_per_frame != self.mel.hop_samples:
             raise ConfigError(
                 f"The parts of codec {self.name} do not fit: mel bins {sorted(bins)}, hop {self.mel.hop_samples}, "
-                f"vocoder {samples_per_frame} samples a frame.",
-                remedy="Take spectrogram, VAE and vocoder of one mode.",
+                f"vocoder {samples_per_frame} samples per frame.",
+                remedy="Use spectrogram, VAE and vocoder of one mode.",
             )
 
 
@@ -46,15 +46,15 @@ MODES = {
 
 
 def samples_per_latent(config: MMAudioCodecConfig) -> int:
-    """Audio samples that one latent stands for: 512 at 16 kHz, 1,024 at 44.1 kHz."""
+    """Audio samples per latent: 512 at 16 kHz, 1,024 at 44.1 kHz."""
     return _FRAMES_PER_LATENT * config.mel.hop_samples
 
 
 class MMAudioCodec(AudioCodec):
     """16 kHz: 31.25 latents/s of 20 channels; 44.1 kHz: 43.07 latents/s of 40 channels (paper, Table A5).
 
-    `vae_state` and `vocoder_state` are published state dicts (see `Vae.from_official`, `BigVgan.from_official`). The
-    encoder alone needs no vocoder: with `vocoder_state` None, `decode` is an error.
+    `vae_state` and `vocoder_state` are published state dicts (see `Vae.from_official`, `BigVgan.from_official`). Encoding
+    needs no vocoder; with `vocoder_state` None, `decode` raises ConfigError.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class MMAudioCodec(AudioCodec):
         vae_state: Mapping[str, Any],
         vocoder_state: Mapping[str, Any] | None,
     ) -> None:
-        """`mode` is "16k", "44k" or the config of another size. Raises ConfigError, or WeightsError."""
+        """`mode` is "16k", "44k" or a config of another size. Raises ConfigError for an unknown mode, or WeightsError."""
         super().__init__()
         if isinstance(mode, str) and mode not in MODES:
             raise ConfigError(f"There is no audio codec mode {mode!r}.", remedy=f"Use one of {', '.join(MODES)}.")
@@ -88,17 +88,17 @@ class MMAudioCodec(AudioCodec):
 
     @torch.no_grad()
     def decode(self, latent_BLC: Tensor) -> Tensor:
-        """float32 waveforms [B, L * samples_per_latent] in [-1, 1]."""
+        """float32 waveforms [B, L * samples_per_latent] in [-1, 1]. Raises ConfigError without a vocoder."""
         if self.vocoder is None:
             raise ConfigError(
-                f"Codec {self.name} was loaded without its vocoder, so latents cannot become sound.",
+                f"Codec {self.name} was loaded without its vocoder, so it cannot decode latents.",
                 remedy="Load it with the vocoder's weights.",
             )
         wave_BA: Tensor = self.vocoder(self.vae.decode(latent_BLC.float()))
         return wave_BA
 
     def fingerprint(self) -> str:
-        """sha256 over the mel settings and every weight that makes latents; the vocoder makes none."""
+        """Name and sha256 over the mel settings and the VAE's weights; latents do not depend on the vocoder."""
         digest = hashlib.sha256(repr((self.mel.config, self.vae.config)).encode())
         for key, value in sorted(self.vae.state_dict().items()):
             digest.update(f"{key} {tuple(value.shape)}".encode())

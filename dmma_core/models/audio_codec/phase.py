@@ -10,16 +10,16 @@ _TINY = 1e-9
 class FastGriffinLim(nn.Module):
     """Fast Griffin-Lim algorithm (Perraudin, Balazs, Soendergaard 2013) on the frames of `MelSpectrogram.magnitude`.
 
-    The first phases are those of a fixed white noise: unlike independent phases they fit together from the start, so that
-    few iterations are enough and steady sounds do not turn into trains of pulses. The result is deterministic. Clips are
-    reconstructed one by one: the same clip gives the same samples in every batch.
+    The initial phases are those of a fixed white noise signal. Unlike independent random phases they are consistent, so
+    few iterations are enough and steady sounds do not turn into pulse trains. The result is deterministic. Clips are
+    reconstructed one by one, so a clip's samples do not depend on its batch.
     """
 
     window: Tensor
 
     def __init__(self, fft_size: int, hop_samples: int, num_iterations: int, momentum: float) -> None:
         super().__init__()
-        assert fft_size % hop_samples == 0, "overlap-add needs a whole number of hops in a window"
+        assert fft_size % hop_samples == 0, "overlap-add needs an integer number of hops per window"
         self.fft_size = fft_size
         self.hop_samples = hop_samples
         self.num_iterations = num_iterations
@@ -28,7 +28,7 @@ class FastGriffinLim(nn.Module):
         self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
 
     def forward(self, magnitude_BKF: Tensor) -> Tensor:
-        """float32 waveforms [B, F * hop_samples] whose magnitudes come near `magnitude_BKF` [B, fft_size // 2 + 1, F]."""
+        """float32 waveforms [B, F * hop_samples] whose magnitudes approximate `magnitude_BKF` [B, fft_size // 2 + 1, F]."""
         return torch.stack([self._reconstruct(magnitude_FK) for magnitude_FK in magnitude_BKF.transpose(1, 2)])
 
     def _reconstruct(self, magnitude_FK: Tensor) -> Tensor:

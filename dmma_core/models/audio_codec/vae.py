@@ -2,7 +2,7 @@
 
 A one-dimensional convolutional network whose layers preserve the magnitude of their inputs (Karras et al., EDM2, 2024):
 kernels of unit norm, weighted sums and activations divided by their expected magnitude. The published file holds kernels
-before that normalisation; it is done once, when they are loaded. Sequences are [B, time, channels] throughout.
+before that normalisation; it is applied once, at loading. Sequences are [B, time, channels] throughout.
 Module names are those of the published state dict.
 """
 
@@ -44,7 +44,7 @@ VAE_44K = VaeConfig(num_mels=128, latent_channels=40, hidden_channels=512)
 class Vae(nn.Module):
     """Log-mel [B, F, M] to a Gaussian over latents [B, F // 2, C], and latents [B, L, C] to log-mel [B, 2 L, M].
 
-    `data_mean_M` and `data_std_M` are the training set's statistics per mel bin; they come with the weights.
+    `data_mean_M` and `data_std_M` are the training set's statistics per mel bin; they are part of the weights.
     """
 
     data_mean_M: Tensor
@@ -67,7 +67,7 @@ class Vae(nn.Module):
         for name, conv in vae._convs().items():
             weight = unit_norm(state[f"{name}.weight"])
             if name.endswith(".qkv"):
-                weight = _three_blocks(weight)
+                weight = _deinterleaved(weight)
             half, _, rest = name.partition(".")
             if rest == "conv_out":
                 weight = weight * (1.0 + state[f"{half}.learnable_gain"])
@@ -89,6 +89,7 @@ class Vae(nn.Module):
         return LatentPosterior(mean_BLC, torch.exp(0.5 * log_variance_BLC.clamp(*_LOG_VARIANCE_RANGE)))
 
     def decode(self, latent_BLC: Tensor) -> Tensor:
+        """Log-mel [B, 2 L, M] of latents [B, L, C]."""
         log_mel_BFM: Tensor = self.decoder(latent_BLC) * self.data_std_M + self.data_mean_M
         return log_mel_BFM
 
@@ -122,7 +123,7 @@ class _Decoder(nn.Module):
         widths = [config.hidden_channels * multiplier for multiplier in _MULTIPLIERS]
         self.conv_in = _conv(config.latent_channels, widths[2])
         self.mid = _Middle(widths[2])
-        self.up = nn.ModuleList(  # counted from the mel side, run from the latents' side
+        self.up = nn.ModuleList(  # numbered from the mel side, run from the latent side
             [
                 _Level(widths[1], widths[0], _NUM_DECODER_BLOCKS),
                 _Level(widths[2], widths[1], _NUM_DECODER_BLOCKS, upsample=True),
@@ -198,7 +199,7 @@ class _Attention(nn.Module):
 
 
 class _Downsample(nn.Module):
-    """Mean of two time steps; an odd last one is dropped."""
+    """Halves the rate: mean of two time steps; an odd last one is dropped."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -232,21 +233,22 @@ def pixel_norm(h: Tensor) -> Tensor:
 
 
 def scaled_silu(h: Tensor) -> Tensor:
+    """SiLU divided by its expected magnitude for standard normal inputs."""
     return nn.functional.silu(h) / _SILU_MAGNITUDE
 
 
 def weighted_sum(skip: Tensor, residual: Tensor) -> Tensor:
-    """Weighted mean of two uncorrelated tensors of unit magnitude, of unit magnitude again."""
+    """Weighted mean of two uncorrelated tensors of unit magnitude, rescaled to unit magnitude."""
     return skip.lerp(residual, _RESIDUAL_SHARE) / sqrt((1.0 - _RESIDUAL_SHARE) ** 2 + _RESIDUAL_SHARE**2)
 
 
 def unit_norm(weight: Tensor) -> Tensor:
-    """Kernels [out, in, taps] as the trained network used them: each output channel's kernel has norm 1 (nearly)."""
+    """Kernels [out, in, taps] as used in training: each output channel's kernel has norm 1, up to epsilon."""
     fan_in = weight[0].numel()
     norm: Tensor = torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True) / sqrt(fan_in)
     return weight / (_EPSILON + norm) / sqrt(fan_in)
 
 
-def _three_blocks(weight: Tensor) -> Tensor:
-    """Rows ordered (channel, q k v), as published, to all q, all k, all v."""
+def _deinterleaved(weight: Tensor) -> Tensor:
+    """Rows from the published order (channel, q k v) to all q, all k, all v."""
     return weight.reshape(-1, 3, *weight.shape[1:]).transpose(0, 1).flatten(0, 1)

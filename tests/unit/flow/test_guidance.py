@@ -1,4 +1,4 @@
-"""Identities of guidance."""
+"""Guidance: formula and identities."""
 
 import pytest
 import torch

@@ -48,7 +48,7 @@ def test_constant_velocity_is_exact_and_reversible(method: str) -> None:
     torch.testing.assert_close(integrate(steady, there, method, 7, start=0.9, end=0.0), START)
 
 
-def test_a_zero_field_leaves_the_state() -> None:
+def test_zero_velocity_keeps_the_state() -> None:
     assert torch.equal(integrate(lambda state, time: 0 * state, START, "adaptive"), START)
 
 
@@ -58,7 +58,7 @@ def test_unusable_settings_are_refused(method: str, num_steps: int) -> None:
         integrate(turning, START, method, num_steps)
 
 
-def test_a_velocity_that_is_not_finite_ends_the_adaptive_solver_at_once() -> None:
+def test_a_non_finite_velocity_stops_the_adaptive_solver() -> None:
     calls = 0
 
     def broken(state: Tensor, time: Tensor) -> Tensor:

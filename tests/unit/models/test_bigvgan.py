@@ -1,4 +1,4 @@
-"""The vocoder at a small size: against torch's own layers, folding of weight norm, chunks, and sentences."""
+"""The vocoder at a small size: against torch's own layers, folding of weight norm, chunks, and error messages."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def test_activation_equals_depthwise_convolutions(num_steps: int, num_channels: 
     assert torch.allclose(snake(x_BTC), expected, atol=1e-5)
 
 
-def test_activation_leaves_its_input_alone() -> None:
+def test_activation_does_not_change_its_input() -> None:
     x_BTC = _noise(1, 40, 5)
     before = x_BTC.clone()
     _snake(5)(x_BTC)
@@ -116,7 +116,7 @@ def test_a_state_dict_that_does_not_fit_is_described(state: dict[str, Tensor]) -
     assert "1 unexpected (conv_pre.extra)" in str(caught.value)
 
 
-def test_half_of_a_weight_norm_is_refused(state: dict[str, Tensor]) -> None:
+def test_an_incomplete_weight_norm_is_refused(state: dict[str, Tensor]) -> None:
     state["conv_pre.weight_g"] = torch.ones(16, 1, 1)
     with pytest.raises(WeightsError, match="only one"):
         BigVgan.from_official(CONFIG, state)
@@ -124,7 +124,7 @@ def test_half_of_a_weight_norm_is_refused(state: dict[str, Tensor]) -> None:
 
 def test_another_filter_is_refused(state: dict[str, Tensor]) -> None:
     state["activation_post.upsample.filter"] = torch.ones(1, 1, 12) / 12
-    with pytest.raises(WeightsError, match="another low-pass"):
+    with pytest.raises(WeightsError, match="not BigVGAN.s low-pass"):
         BigVgan.from_official(CONFIG, state)
 
 

@@ -1,4 +1,4 @@
-"""Repetition of sync tokens and its gradient."""
+"""Upsampling of sync tokens and its gradient."""
 
 import pytest
 import torch

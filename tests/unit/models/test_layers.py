@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dmma_core.models.layers import GatedFeedForward, RMSScale, TokenMap, gather_taps, modulated_norm, sum_taps
+from dmma_core.models.layers import GatedFeedForward, RMSNorm, TokenMap, gather_taps, modulated_norm, sum_taps
 
 
 @pytest.mark.parametrize(("width", "out_width"), [(3, 8), (8, 3), (5, 5)])
@@ -47,6 +47,6 @@ def test_gated_feed_forward_has_the_published_width_and_formula() -> None:
 
 def test_norms() -> None:
     x = torch.randn(2, 3, 4, 16)
-    torch.testing.assert_close(RMSScale(16)(x).square().mean(dim=-1), torch.ones(2, 3, 4))
+    torch.testing.assert_close(RMSNorm(16)(x).square().mean(dim=-1), torch.ones(2, 3, 4))
     y, shift, scale = torch.randn(2, 5, 8), torch.randn(2, 1, 8), torch.randn(2, 5, 8)
     torch.testing.assert_close(modulated_norm(y, shift, scale), F.layer_norm(y, (8,)) * (1 + scale) + shift)

@@ -29,7 +29,7 @@ def test_views_with_gaps() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_dtypes_are_left_to_pytorch(dtype: torch.dtype) -> None:
+def test_other_dtypes_use_pytorch(dtype: torch.dtype) -> None:
     x, weight = torch.randn(40, 48, dtype=dtype), torch.randn(32, 48, dtype=dtype)
     assert torch.equal(matmul.linear(x, weight), F.linear(x, weight))
 
@@ -39,11 +39,11 @@ def test_autocast_is_respected() -> None:
         assert matmul.linear(torch.randn(40, 48), torch.randn(32, 48)).dtype == torch.bfloat16
 
 
-def test_layers_of_other_libraries_multiply_the_same_way() -> None:
+def test_use_fast_linear_keeps_results_and_names_of_other_modules() -> None:
     layers = nn.Sequential(nn.Linear(32, 48), nn.GELU(), nn.Linear(48, 8, bias=False))
     x = torch.randn(40, 32)
     expected, names = layers(x), list(layers.state_dict())
-    matmul.use_linear(layers)
+    matmul.use_fast_linear(layers)
     assert isinstance(layers[0], nn.Linear)
     assert list(layers.state_dict()) == names
     assert torch.allclose(layers(x), expected, atol=1e-5)

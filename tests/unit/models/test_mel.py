@@ -11,12 +11,12 @@ CONFIGS = [MEL_16K, MEL_44K]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_one_frame_a_hop(config: MelConfig) -> None:
+def test_one_frame_per_hop(config: MelConfig) -> None:
     mel = MelSpectrogram(config)
     log_mel = mel(torch.zeros(2, 20 * config.hop_samples))
     assert log_mel.shape == (2, config.num_mels, 20)
     floor = math.log10(LOG_FLOOR) if config.log_base == "10" else math.log(LOG_FLOOR)
-    assert log_mel.max() <= floor + 0.5  # silence lies at the floor, but for the constant under the root
+    assert log_mel.max() <= floor + 0.5  # silence is at the floor, up to the constant under the square root
     assert not mel.state_dict()
 
 
@@ -24,13 +24,13 @@ def test_one_frame_a_hop(config: MelConfig) -> None:
 def test_filters_have_equal_area_and_rising_centres(config: MelConfig) -> None:
     basis_MK = slaney_mel_basis(config)
     bin_hz = config.sample_rate_hz / config.fft_size
-    wide = basis_MK[config.num_mels // 2 :]  # many bins wide, so that sampling the triangle loses little
+    wide = basis_MK[config.num_mels // 2 :]  # filters of many bins, so that sampling the triangle is accurate
     assert torch.allclose(wide.sum(1) * bin_hz, torch.ones(len(wide)), atol=0.02)
     assert (basis_MK.argmax(1).diff() >= 0).all()
     assert (basis_MK >= 0).all()
 
 
-def test_a_tone_lands_in_its_filter() -> None:
+def test_a_tone_has_its_maximum_in_its_filter() -> None:
     """Slaney's scale: 1 kHz is mel 15 of 45.2 at 8 kHz."""
     tone = 0.5 * torch.sin(2 * math.pi * 1000.0 * torch.arange(16_000) / 16_000)
     top_mel = 15.0 + 27.0 * math.log(8.0) / math.log(6.4)

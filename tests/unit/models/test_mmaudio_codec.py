@@ -1,4 +1,4 @@
-"""MMAudio's codec at a small size: lengths, batches, and what happens without weights that fit."""
+"""MMAudio's codec at a small size: lengths, vocoder, fingerprint, and refused inputs."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def _vocoder_state() -> dict[str, Tensor]:
     return fill_state_dict(BigVgan(SMALL.vocoder).official_shapes(), "unit")
 
 
-def test_there_and_back_keeps_lengths() -> None:
+def test_encoding_and_decoding_keeps_lengths() -> None:
     codec = MMAudioCodec(SMALL, _vae_state(), _vocoder_state())
     num_samples = codec.num_samples(1.0)
     assert num_samples == 4_000
@@ -55,7 +55,7 @@ def test_without_a_vocoder_it_encodes_only() -> None:
         codec.decode(latent_BLC)
 
 
-def test_the_fingerprint_tells_weights_apart_but_not_vocoders() -> None:
+def test_the_fingerprint_depends_on_the_vae_but_not_on_the_vocoder() -> None:
     state = _vae_state()
     first = MMAudioCodec(SMALL, state, None).fingerprint()
     assert first == MMAudioCodec(SMALL, state, _vocoder_state()).fingerprint()

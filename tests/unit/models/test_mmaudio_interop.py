@@ -1,4 +1,4 @@
-"""Published state dicts: what is accepted, what is refused, and in which words."""
+"""Published state dicts: what is accepted, what is refused, and the error messages."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dmma_core.errors import ConfigError, WeightsError
-from dmma_core.models.mmaudio_interop import from_official, official_shapes, recognise, to_official
+from dmma_core.models.mmaudio_interop import from_official, identify_variant, official_shapes, to_official
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import mmdit_config
 from helpers.conditions import random_features, shaken, short_config
@@ -21,7 +21,7 @@ def official(config: MMDiTConfig = CONFIG) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("config", [CONFIG, DEEP], ids=["baseline", "deepmmaudio"])
-def test_there_and_back(config: MMDiTConfig, version: int) -> None:
+def test_export_and_import_keep_all_values(config: MMDiTConfig, version: int) -> None:
     config = replace(config, version=version)
     model = shaken(MMDiT(config))
     again = from_official(to_official(model), config)
@@ -68,14 +68,14 @@ def test_missing_unexpected_and_misshapen_are_listed() -> None:
 def test_another_variant_is_named() -> None:
     shapes = official_shapes(mmdit_config("small_16k"))
     state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
-    assert recognise(state)[0] == "small_16k"
+    assert identify_variant(state)[0] == "small_16k"
     with pytest.raises(WeightsError, match="It is a small_16k checkpoint"):
         from_official(state, mmdit_config("small_44k"))
     del state["latent_mean"]
     with pytest.raises(
         WeightsError, match=r"small_16k, the nearest of the published networks: 1 missing \(latent_mean\)"
     ):
-        recognise(state)
+        identify_variant(state)
 
 
 def test_a_baseline_checkpoint_becomes_a_depth_network() -> None:
@@ -87,8 +87,8 @@ def test_a_baseline_checkpoint_becomes_a_depth_network() -> None:
         assert torch.equal(model(latent, time, features), baseline(latent, time, features))
 
 
-def test_own_depth_has_no_published_form() -> None:
-    with pytest.raises(ConfigError, match="no published form"):
+def test_own_depth_fusion_has_no_published_layout() -> None:
+    with pytest.raises(ConfigError, match="no published layout"):
         to_official(MMDiT(replace(CONFIG, depth="rgb_like")))
 
 

@@ -1,4 +1,4 @@
-"""What must hold for the network whatever its weights."""
+"""Properties of the flow network that hold for any weights."""
 
 from dataclasses import fields, replace
 
@@ -30,9 +30,9 @@ def test_every_parameter_is_trained(depth: str, fusion: str) -> None:
     )
     model(*latents(model), features).square().mean().backward()
     last = model.config.num_joint_blocks - 1
-    unused = [f"joint_blocks.{last}.{stream}.q_norm.weight" for stream in ("rgb", "text")]  # nothing follows them
+    unused = [f"joint_blocks.{last}.{stream}.q_norm.weight" for stream in ("rgb", "text")]  # their outputs are unused
     for name, parameter in model.named_parameters():
-        if name == "empty_text":  # given by the text encoder
+        if name == "empty_text":  # set from the text encoder, not trained
             continue
         assert parameter.grad is not None, name
         if name in unused:
@@ -41,7 +41,7 @@ def test_every_parameter_is_trained(depth: str, fusion: str) -> None:
 
 
 @torch.inference_mode()
-def test_clips_of_a_batch_do_not_see_each_other() -> None:
+def test_clips_of_a_batch_are_independent() -> None:
     model = shaken(MMDiT(short_config("both")))
     features, (latent, time) = random_features(model.config), latents(model)
     together = model(latent, time, features)
@@ -51,7 +51,7 @@ def test_clips_of_a_batch_do_not_see_each_other() -> None:
 
 @pytest.mark.parametrize(("depth", "fusion"), DEPTHS)
 @torch.inference_mode()
-def test_absent_conditions_do_not_reach_the_result(depth: str, fusion: str) -> None:
+def test_absent_conditions_do_not_change_the_result(depth: str, fusion: str) -> None:
     model = shaken(MMDiT(short_config(depth, fusion)))
     one, other = random_features(model.config, seed=1), random_features(model.config, seed=2)
     absent_B = torch.zeros(2, dtype=torch.bool)
@@ -69,7 +69,7 @@ def test_absent_conditions_do_not_reach_the_result(depth: str, fusion: str) -> N
 
 
 @torch.inference_mode()
-def test_empty_conditions_are_those_of_clips_without_anything() -> None:
+def test_empty_conditions_are_those_of_clips_without_conditions() -> None:
     model = shaken(MMDiT(short_config("both")))
     absent_B = torch.zeros(3, dtype=torch.bool)
     features = replace(
@@ -100,7 +100,7 @@ def test_branches_in_one_batch_equal_branches_one_by_one() -> None:
     torch.testing.assert_close(scalar_time, vector_time)
 
 
-def test_tables_made_while_sampling_serve_training() -> None:
+def test_tables_cached_while_sampling_work_in_training() -> None:
     model = shaken(MMDiT(short_config()))
     model.set_lengths(latent_length=29, rgb_length=8, sync_length=16)
     features = random_features(model.config)
@@ -123,7 +123,7 @@ def test_another_duration_needs_set_lengths() -> None:
         model.set_lengths(62, 16, 41)
 
 
-def test_latent_statistics_whiten_without_touching_the_argument() -> None:
+def test_latent_statistics_normalise_without_changing_the_argument() -> None:
     model = MMDiT(short_config())
     assert model.latent_mean.isnan().all()
     mean, std = torch.randn(40), torch.rand(40) + 0.5
@@ -155,7 +155,7 @@ def test_impossible_configurations_are_refused(wrong: dict[str, object]) -> None
 
 @pytest.mark.parametrize("how", ["autocast", "cast"])
 def test_half_precision_stays_near_float32(how: str) -> None:
-    """Time frequencies and rotations keep float32 inside, so bfloat16 costs rounding only, in this version too."""
+    """Time frequencies and rotations stay float32, so bfloat16 adds rounding errors only."""
     model = shaken(MMDiT(short_config("both")))
     features, (latent, time) = random_features(model.config), latents(model)
     expected = model(latent, time, features).detach()

@@ -1,4 +1,4 @@
-"""Presets, first values, and a depth network made from a baseline."""
+"""Presets, initial weights, and a depth network made from a baseline."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def test_depth_from_baseline_refuses_another_network() -> None:
 
 
 @pytest.mark.parametrize(("depth", "fusion"), DEPTHS)
-def test_both_arms_start_alike(depth: str, fusion: str) -> None:
+def test_both_arms_have_equal_initial_weights(depth: str, fusion: str) -> None:
     baseline, model = MMDiT(short_config()), MMDiT(short_config(depth, fusion))
     initialise(baseline, seed=3)
     initialise(model, seed=3)
@@ -60,13 +60,13 @@ def test_both_arms_start_alike(depth: str, fusion: str) -> None:
     assert not torch.equal(baseline.latent_in.first.weight, model.latent_in.first.weight)
 
 
-def test_a_fresh_network_predicts_no_velocity() -> None:
+def test_an_untrained_network_predicts_zero_velocity() -> None:
     model = MMDiT(short_config("both"))
     initialise(model, seed=0)
     assert not model(torch.randn(2, 31, 40), torch.rand(2), random_features(model.config)).any()
 
 
-def test_features_decide_the_sizes() -> None:
+def test_features_determine_the_sizes() -> None:
     schema = synthetic_schema(duration_s=2.0)
     config = config_for_features("tiny", schema, "both", "gated")
     assert (config.latent_length, config.latent_width) == schema.spec("latent_mean").shape
@@ -81,9 +81,9 @@ def test_unknown_preset_lists_the_known_ones() -> None:
         mmdit_config("huge")
 
 
-def test_tiny_stays_tiny_and_depth_costs_little() -> None:
+def test_parameter_counts() -> None:
     for preset in PRESETS:
-        whole, trainable = parameter_count(mmdit_config(preset))
+        num_all, trainable = parameter_count(mmdit_config(preset))
         with_depth, _ = parameter_count(mmdit_config(preset, depth="both", num_depth_scalars=8))
-        assert trainable <= whole < with_depth < 1.03 * whole
+        assert trainable <= num_all < with_depth < 1.03 * num_all
     assert parameter_count(mmdit_config("tiny"))[0] < 2_500_000

@@ -1,4 +1,4 @@
-"""Rotation keeps lengths and makes scores depend on distance alone."""
+"""Rotation keeps norms and makes attention scores depend on distance alone."""
 
 import torch
 
@@ -17,7 +17,7 @@ def test_scores_depend_on_the_distance_only() -> None:
     torch.testing.assert_close(q_LHD.norm(dim=-1), q.norm().expand(20))
 
 
-def test_scaled_positions_fall_together_with_those_they_align_with() -> None:
+def test_scaled_positions_equal_the_positions_they_align_with() -> None:
     fine, coarse = rotation_table(12, 8, 1.0, CPU), rotation_table(3, 8, 4.0, CPU)
     torch.testing.assert_close(coarse[0], fine[0][::4])
     torch.testing.assert_close(coarse[1], fine[1][::4])

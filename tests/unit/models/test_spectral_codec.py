@@ -46,9 +46,9 @@ def _bell() -> Tensor:
 
 
 SOUNDS = {"noise bursts": _noise_bursts, "ticks": _ticks, "engine": _engine, "bell": _bell}
-# Root-mean-square error of log10 mel magnitude (above 1e-4) that decode(encode(x)) stays below; 0.1 is 2 dB. Noise differs
-# because its fine structure is drawn anew, pure tones because the latents hold fewer cosines than there are mel bins: a
-# line becomes three bins wide. Recorded everyday sounds lie between 0.1 and 0.5.
+# Upper bounds of the root-mean-square error of log10 mel magnitude (above 1e-4) of decode(encode(x)); 0.1 is 2 dB. Noise
+# differs because its fine structure is not encoded, pure tones because there are fewer cosines than mel bins, so a line
+# becomes three bins wide. Recorded everyday sounds have 0.1 to 0.5.
 MAX_LOG_MEL_ERROR = {"noise bursts": 0.32, "ticks": 0.30, "engine": 0.35, "bell": 0.45}
 
 
@@ -78,7 +78,7 @@ def test_latents_have_the_stated_shape_and_range(codec: SpectralCodec, waves: Te
 
 
 @pytest.mark.parametrize("index", range(len(SOUNDS)), ids=list(SOUNDS))
-def test_sound_survives(codec: SpectralCodec, waves: Tensor, index: int) -> None:
+def test_reconstruction_error_and_level(codec: SpectralCodec, waves: Tensor, index: int) -> None:
     mel = MelSpectrogram(MEL_16K)
     wave_BA = waves[index : index + 1]
     decoded_BA = codec.decode(codec.encode(wave_BA).mean_BLC)
@@ -97,7 +97,7 @@ def test_absolute_level_follows_the_original(codec: SpectralCodec, waves: Tensor
         assert abs(_level_db(decoded) - _level_db(original)) < 0.8
 
 
-def test_level_follows_in_time(codec: SpectralCodec) -> None:
+def test_level_follows_the_original_over_time(codec: SpectralCodec) -> None:
     """A source that approaches: 24 dB louder at the end. Quarter-second levels stay within 1 dB."""
     noise = torch.randn(4 * RATE_HZ, generator=torch.Generator().manual_seed(3))
     wave_A = 0.1 * noise * torch.linspace(math.log(0.063), 0.0, 4 * RATE_HZ).exp()
@@ -133,7 +133,7 @@ def test_a_clip_does_not_depend_on_its_batch(codec: SpectralCodec, waves: Tensor
         assert torch.allclose(alone_BA[0], together_BA[index], atol=1e-5)
 
 
-def test_wild_latents_stay_finite(codec: SpectralCodec) -> None:
+def test_extreme_latents_decode_to_finite_sound(codec: SpectralCodec) -> None:
     decoded = codec.decode(50.0 * torch.randn(1, 8, codec.latent_channels, generator=torch.Generator().manual_seed(0)))
     assert torch.isfinite(decoded).all()
     assert decoded.abs().max() <= 1.0

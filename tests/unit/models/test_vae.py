@@ -1,4 +1,4 @@
-"""The VAE at a small size: shapes, magnitudes, folding, and sentences for state dicts that do not fit."""
+"""The VAE at a small size: shapes, magnitudes, folding, and error messages for state dicts that do not fit."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_shapes(state: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def test_statistics_of_the_mel_bins_are_taken_out_and_put_back(state: dict[str, Tensor]) -> None:
+def test_mel_bins_are_normalised_and_unnormalised(state: dict[str, Tensor]) -> None:
     vae = Vae.from_official(CONFIG, state)
     plain = Vae.from_official(CONFIG, {**state, "data_mean": torch.zeros(1, 12, 1), "data_std": torch.ones(1, 12, 1)})
     mel_BFM, latent_BLC = torch.randn(1, 8, 12), torch.randn(1, 4, 3)
