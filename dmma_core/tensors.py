@@ -1,6 +1,6 @@
-"""Shape legend and the one way tensors become bytes.
+"""Legend of the shape suffixes, stored tensors as bytes, and the device of a setting.
 
-A tensor's name ends in its shape. The letters mean, everywhere in DMMA:
+A tensor's name ends in its shape. The letters have the same meaning in all of DMMA:
 
     B  clips in a batch              L  latent steps (audio)           C  latent channels, or colour channels of a frame
     T  frames at the CLIP rate       S  Synchformer tokens             D  feature width of an encoder
@@ -37,18 +37,18 @@ class TensorSpec:
     def to_bytes(self, value: Array) -> bytes:
         """Little-endian, C-order bytes of `value`, which must have exactly this shape and be finite in this dtype.
 
-        Raises ValueError with a sentence otherwise: a wrong shape or a NaN must never reach a feature file.
+        Raises ValueError otherwise: a wrong shape or a NaN must never be written to a feature file.
         """
         if value.shape != self.shape:
             raise ValueError(f"{self.name} has shape {value.shape}, expected {self.shape}.")
         with np.errstate(over="ignore"):
             cast = np.ascontiguousarray(value, dtype=self.dtype)
         if cast.dtype.kind == "f" and not np.isfinite(cast).all():
-            raise ValueError(f"{self.name} holds values that are not finite in {self.dtype}.")
+            raise ValueError(f"{self.name} contains values that are not finite in {self.dtype}.")
         return cast.tobytes()
 
     def from_bytes(self, data: bytes | memoryview) -> Array:
-        """Array view on `data`, read-only, without a copy."""
+        """Read-only array view of `data`, without a copy."""
         array: Array = np.frombuffer(data, dtype=self.dtype).reshape(self.shape)
         return array
 
@@ -56,7 +56,7 @@ class TensorSpec:
 def device_named(name: str) -> torch.device:
     """The torch device of a setting: "auto" is the first GPU where there is one, else the CPU.
 
-    Raises ConfigError for a name torch does not know, or for a GPU that is not there.
+    Raises ConfigError for a name unknown to torch, or for a GPU that does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -66,7 +66,7 @@ def device_named(name: str) -> torch.device:
         raise ConfigError(f"There is no device {name!r}.", remedy="Use auto, cpu, cuda or cuda:1.") from error
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(
-            f"Device {name} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs.",
+            f"Device {name} does not exist: torch {torch.__version__} finds {torch.cuda.device_count()} GPUs.",
             remedy="Use device=auto, or install the CUDA build with `make setup TORCH=cuda`.",
         )
     return device

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dmma_core.data.scenes import check_settings, finish, is_rendered, unfinished_blocks
+from dmma_core.data.scenes import check_settings, complete_render, is_rendered, unfinished_blocks
 from dmma_core.job_configs import RenderConfig
 from dmma_core.log import Progress
 from dmma_core.storage import paths
@@ -33,7 +33,7 @@ def run(config: RenderConfig) -> None:
                 with connect(), plain_errors():
                     for num_clips in render_blocks(config.scenes, config.out_uri, blocks):
                         shown.advance(num_clips)
-        finish(config.scenes, config.out_uri)
+        complete_render(config.scenes, config.out_uri)
     print(f"{config.scenes.num_clips} rendered clips in {config.out_uri}, with captions.tsv and truth.parquet.")
 
 

@@ -1,4 +1,4 @@
-"""From rows to batches of torch tensors, read ahead by one thread so that training does not wait for data."""
+"""Batches of torch tensors from feature rows, prefetched by one thread so that training does not wait for data."""
 
 import queue
 import threading
@@ -13,7 +13,7 @@ from torch import Tensor
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.mixing import SampleOrder
 
-_READ_AHEAD = 4
+_NUM_PREFETCHED = 4
 Item = TypeVar("Item")
 
 
@@ -21,8 +21,8 @@ Item = TypeVar("Item")
 class ClipBatch:
     """B clips. Features keep their stored dtype (float16); the training step casts them.
 
-    `sample_B` is the sample number of each clip (for its random draws), `rgb`, `depth` and `sync` are zero where
-    `has_video_B` is False, `text` likewise where `has_text_B` is False.
+    `sample_B` is the sample number of each clip, which seeds its noise. `rgb`, `depth` and `sync` are zero where
+    `has_video_B` is False, and so is `text` where `has_text_B` is False.
     """
 
     clip_ids: tuple[str, ...]
@@ -74,10 +74,10 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[ClipBatch]:
-    """Endless batches of this rank from global sample `first_sample` on.
+    """Endless iterator over this rank's batches, starting at global sample `first_sample`.
 
-    One global batch is `batch_size` consecutive samples, split evenly over the ranks: which clips a step sees does not
-    depend on how many workers there are. `batch_size` must be a multiple of `world_size`.
+    A global batch is `batch_size` consecutive samples, split evenly over the ranks, so the clips of a step do not depend
+    on the number of workers. `batch_size` must be a multiple of `world_size`.
     """
     assert batch_size % world_size == 0
     per_rank = batch_size // world_size
@@ -87,12 +87,12 @@ def training_batches(
         samples = range(start, start + per_rank)
         return collate(stores, [order[sample] for sample in samples], samples)
 
-    return read_ahead(read)
+    return prefetch(read)
 
 
-def read_ahead(read: Callable[[int], Item]) -> Generator[Item, None, None]:
-    """Yield read(0), read(1), … in order while a thread stays up to four items ahead. Errors reach the caller."""
-    ready: queue.Queue[Item | BaseException] = queue.Queue(maxsize=_READ_AHEAD)
+def prefetch(read: Callable[[int], Item]) -> Generator[Item, None, None]:
+    """Yield read(0), read(1), … in order; a thread prefetches up to four items. Errors are raised in the caller."""
+    ready: queue.Queue[Item | BaseException] = queue.Queue(maxsize=_NUM_PREFETCHED)
     stopped = threading.Event()
 
     def put(item: Item | BaseException) -> None:
@@ -109,10 +109,10 @@ def read_ahead(read: Callable[[int], Item]) -> Generator[Item, None, None]:
             while not stopped.is_set():
                 put(read(index))
                 index += 1
-        except BaseException as error:  # handed over to the consumer, which raises it
+        except BaseException as error:  # raised by the consumer
             put(error)
 
-    threading.Thread(target=work, name="dmma-read-ahead", daemon=True).start()
+    threading.Thread(target=work, name="dmma-prefetch", daemon=True).start()
     try:
         while True:
             item = ready.get()

@@ -1,6 +1,6 @@
-"""The bookkeeping of an extraction: which shards are left, and shards written as soon as all their clips are there.
+"""State of an extraction: which shards are missing, and a collector that writes each shard once it is complete.
 
-EXTRACTION.json, written first, pins what a folder is for (manifest, encoders, shard size), so that a run that goes on
+EXTRACTION.json, written first, records the inputs of a folder (manifest, encoders, shard size), so that a run resumed
 after an interruption can never mix two feature sets.
 """
 
@@ -25,8 +25,8 @@ from dmma_core.storage import paths
 
 PLAN = "EXTRACTION.json"
 _WRITERS = 4
-# A shard most of whose clips fail tells of a lost mount or a full GPU, not of bad clips, and must not be called finished;
-# of small shards a few clips may always fail.
+# If most clips of a shard fail, the cause is a lost mount or a full GPU, not bad clips: the shard must not be written.
+# In small shards a few clips may always fail.
 _MAX_REJECTED_SHARE = 0.5
 _ALWAYS_TOLERATED = 8
 
@@ -37,14 +37,14 @@ def common_duration_s(manifest: Manifest) -> float:
     if len(durations) != 1:
         found = f"clips of {durations[0]:g} to {durations[-1]:g} s" if durations else "no clips"
         raise SchemaError(
-            f"The manifest {manifest.uri} holds {found}; a feature set needs one duration.",
+            f"The manifest {manifest.uri} contains {found}; a feature set needs one duration.",
             remedy="Run `dmma clean` again; look at its rejected.parquet.",
         )
     return durations[0]
 
 
 def check_folder(uri: str, manifest: Manifest, clips_per_shard: int, bundle: str) -> None:
-    """Raise SchemaError where `uri` already belongs to another manifest, bundle or shard size. Changes nothing."""
+    """Raise SchemaError where `uri` already has another manifest, bundle or shard size. Changes nothing."""
     if paths.exists(paths.join(uri, PLAN)):
         plan = read_marker(uri, PLAN, "extract", SCHEMA_VERSION)
         wanted = {**_inputs(manifest, clips_per_shard), "bundle": bundle}
@@ -53,14 +53,14 @@ def check_folder(uri: str, manifest: Manifest, clips_per_shard: int, bundle: str
 
 
 def open_folder(uri: str, manifest: Manifest, schema: FeatureSchema, clips_per_shard: int) -> list[Shard]:
-    """All shards of the feature set, after recording its plan at `uri`. Raises SchemaError where another is recorded."""
+    """Record the extraction's inputs at `uri` and return all shards. Raises SchemaError where other inputs are recorded."""
     if paths.exists(paths.join(uri, PLAN)):
         check_folder(uri, manifest, clips_per_shard, schema.bundle)
         recorded = read_marker(uri, PLAN, "extract", SCHEMA_VERSION)["schema"]
         wanted = FeatureSchema.from_dict(recorded).to_dict()
         _refuse_differences(uri, {key: (wanted[key], value) for key, value in schema.to_dict().items()})
     elif paths.exists(paths.join(uri, FEATURES)):
-        raise SchemaError(f"{uri} holds features without an {PLAN}.", remedy="Give another out_uri.")
+        raise SchemaError(f"{uri} contains features without an {PLAN}.", remedy="Use another out_uri.")
     else:
         inputs = _inputs(manifest, clips_per_shard)
         paths.write_json(
@@ -70,33 +70,34 @@ def open_folder(uri: str, manifest: Manifest, schema: FeatureSchema, clips_per_s
 
 
 def is_finished(uri: str) -> bool:
-    """Whether the extraction into `uri` has come to its end."""
+    """Whether the extraction into `uri` is complete."""
     return paths.exists(paths.join(uri, FEATURES))
 
 
 def unfinished(uri: str, shards: Sequence[Shard], schema: FeatureSchema) -> list[Shard]:
-    """The shards without a marker: what is left to do after an interruption."""
+    """The shards without a marker: those left after an interruption."""
     return [shard for shard in shards if not shard_is_complete(uri, shard, schema)]
 
 
 def captions_of(manifest: Manifest) -> dict[str, str]:
-    """caption_id to caption, for every distinct caption and the empty one, which stands for "no text" in training."""
+    """caption_id to caption, for every distinct caption and the empty one, which means "no text" in training."""
     return {caption_id_of(""): "", **{clip.caption_id: clip.caption for clip in manifest.clips}}
 
 
 def has_captions(uri: str) -> bool:
+    """Whether the caption table is written."""
     return paths.exists(paths.join(uri, CAPTIONS))
 
 
 class ShardCollector:
-    """Collects encoded and rejected clips in any order and writes each shard once all of its clips are there.
+    """Collects encoded and rejected clips in any order and writes each shard once all of its clips are collected.
 
-    Writing goes on in the background, a few shards at a time. Use as a context manager: leaving it waits for the
-    writes and raises what went wrong in them.
+    Shards are written in background threads, a few at a time. Use as a context manager: its exit waits for the writes
+    and raises their errors.
     """
 
     def __init__(self, uri: str, schema: FeatureSchema, shards: Iterable[Shard], num_clips: int) -> None:
-        """`shards` are those to write, `num_clips` counts the clips of the whole set."""
+        """`shards` are those to write, `num_clips` is the number of clips of the full set."""
         self._uri, self._schema = uri, schema
         self._tolerated = min(_ALWAYS_TOLERATED, num_clips // 2)
         self._shards = {shard.index: shard for shard in shards}
@@ -115,7 +116,7 @@ class ShardCollector:
                 write.result()
 
     def add(self, shard: int, row: Mapping[str, Any] | Rejected) -> None:
-        """Take one clip's Parquet row, or its rejection."""
+        """Add one clip's Parquet row, or its rejection. Raises SchemaError where most clips of a shard were rejected."""
         if isinstance(row, Rejected):
             self._rejected[shard].append(row)
         else:
@@ -124,11 +125,11 @@ class ShardCollector:
             self._write(self._shards[shard], self._rows.pop(shard), self._rejected.pop(shard))
 
     def missing_clips(self) -> list[tuple[int, Clip]]:
-        """Clips (with their shard) of the unwritten shards of which nothing was heard."""
-        heard = {row["clip_id"] for rows in self._rows.values() for row in rows}
-        heard |= {row.clip_id for rows in self._rejected.values() for row in rows}
+        """Clips of unwritten shards that were neither added nor rejected, with the index of their shard."""
+        collected = {row["clip_id"] for rows in self._rows.values() for row in rows}
+        collected |= {row.clip_id for rows in self._rejected.values() for row in rows}
         clips = [(index, clip) for index in self._rows for clip in self._shards[index].clips]
-        return [(index, clip) for index, clip in clips if clip.clip_id not in heard]
+        return [(index, clip) for index, clip in clips if clip.clip_id not in collected]
 
     def _write(self, shard: Shard, rows: list[Mapping[str, Any]], rejected: list[Rejected]) -> None:
         if len(rejected) > max(self._tolerated, _MAX_REJECTED_SHARE * len(shard.clips)):
@@ -137,9 +138,9 @@ class ShardCollector:
             raise SchemaError(
                 f"{len(rejected)} of the {len(shard.clips)} clips of {shard.name} could not be extracted, "
                 f"{count} of them for the reason {reason}: {detail}",
-                remedy="Mend the cause and run again; this shard was not written.",
+                remedy="Fix the cause and run again; this shard was not written.",
             )
-        while len(self._writes) >= 2 * _WRITERS:  # the writers are slower than the encoders: wait, don't hoard rows
+        while len(self._writes) >= 2 * _WRITERS:  # wait for the writers, to bound the memory
             self._writes.popleft().result()
         self._writes.append(self._pool.submit(write_shard, self._uri, shard, self._schema, rows, rejected))
 
@@ -154,6 +155,6 @@ def _refuse_differences(uri: str, found_and_wanted: Mapping[str, tuple[Any, Any]
     )
     if differing:
         raise SchemaError(
-            f"{uri} holds features made from other inputs: {', '.join(differing)} differ.",
-            remedy="Give another out_uri, or delete that folder to extract again.",
+            f"{uri} contains features of other inputs: {', '.join(differing)} differ.",
+            remedy="Use another out_uri, or delete that folder to extract again.",
         )

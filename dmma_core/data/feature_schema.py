@@ -1,8 +1,8 @@
-"""The feature row (schema version 1): which columns a clip's features have, and how a row is checked.
+"""The feature row (schema version 1): its columns and checks.
 
-One row per clip, keyed by `clip_id`, holds all features of that clip. Tensors are fixed-size binary values without
+One row per clip, keyed by `clip_id`, contains all features of that clip. Tensors are fixed-size binary values without
 compression or dictionary (about 8,000 MiB/s to read, against under 500 for Arrow tensor columns); their shape and
-dtype stand in the column's metadata. Text features live once per distinct caption in a table of their own.
+dtype are in the column's metadata. Text features are stored once per distinct caption, in a separate table.
 """
 
 import json
@@ -25,7 +25,7 @@ class FeatureSchema:
     """Columns of a feature set. `tensors` follow `TENSORS`; `text` is the caption table's only tensor.
 
     `encoders` maps each encoder's role to its fingerprint (architecture and weights), so that features of different
-    encoders can never be mixed. `depth_scalar_names` names the K columns of `depth_scalars`.
+    encoders can never be mixed. `depth_scalar_names` are the K columns of `depth_scalars`.
     """
 
     bundle: str
@@ -43,6 +43,7 @@ class FeatureSchema:
             raise SchemaError(f"A feature schema has the tensors {names}, expected {TENSORS}.")
 
     def spec(self, name: str) -> TensorSpec:
+        """Shape and dtype of the tensor `name`."""
         return next(spec for spec in (*self.tensors, self.text) if spec.name == name)
 
     def row_schema(self) -> pa.Schema:
@@ -53,7 +54,7 @@ class FeatureSchema:
         return pa.schema([*text_columns, _tensor_field(self.text)])
 
     def encode_row(self, clip: Clip, features: Mapping[str, Any]) -> dict[str, Any]:
-        """One Parquet row. Raises ValueError with a sentence for a missing, misshapen or non-finite tensor."""
+        """One Parquet row. Raises ValueError for a missing, misshapen or non-finite tensor."""
         if missing := set(TENSORS) - set(features):
             raise ValueError(f"{clip.clip_id} lacks the features {sorted(missing)}.")
         return {**asdict(clip), **{spec.name: spec.to_bytes(features[spec.name]) for spec in self.tensors}}
@@ -76,12 +77,12 @@ class FeatureSchema:
         )
 
     def require_equal(self, other: "FeatureSchema", where: str) -> None:
-        """Raise SchemaError naming every field in which `other` (found at `where`) differs."""
+        """Raise SchemaError that lists every field in which `other` (found at `where`) differs."""
         mine, others = self.to_dict(), other.to_dict()
         if differing := sorted(key for key in mine if mine[key] != others[key]):
             raise SchemaError(
-                f"The features at {where} were made by another encoder bundle: {', '.join(differing)} differ.",
-                remedy="Use the same bundle, with the same encoder_weights, as there.",
+                f"The features at {where} are of another encoder bundle: {', '.join(differing)} differ.",
+                remedy="Use the same bundle with the same encoder_weights.",
             )
 
 
@@ -91,4 +92,5 @@ def _tensor_field(spec: TensorSpec) -> pa.Field:
 
 
 def rows_to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows of `FeatureSchema.encode_row`, or of captions, as an Arrow table."""
     return pa.Table.from_pylist(list(rows), schema=schema)

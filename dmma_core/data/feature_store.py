@@ -1,4 +1,4 @@
-"""The feature set on storage: written shard by shard with markers, read row by row without copies.
+"""Feature sets on storage: written shard by shard with markers, read row by row without copies.
 
     features/<dataset>/part-00000.parquet   one file per shard, all its rows
                        part-00000.json      marker of that shard: rows, sha256, rejected clips; written after the file
@@ -6,8 +6,8 @@
                        rejected.parquet     clips that could not be extracted, with their reason
                        FEATURES.json        schema, encoder fingerprints, parts and checksums; written last
 
-A shard is a fixed set of clips (decided by the manifest alone), so a repeated run writes the same shards and skips
-those that carry a marker: every clip ends up in the set exactly once, however often the job was killed.
+A shard is a fixed set of clips, determined by the manifest. A repeated run writes the same shards and skips those with a
+marker, so every clip is in the set exactly once, even if the job was killed several times.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _CACHE_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Shard:
-    """A fixed piece of the work: the clips of `part-<index>.parquet`."""
+    """A fixed set of clips, stored in `part-<index>.parquet`."""
 
     index: int
     clips: tuple[Clip, ...]
@@ -48,7 +48,7 @@ class Shard:
 
 
 def plan_shards(manifest: Manifest, clips_per_shard: int) -> list[Shard]:
-    """Cut the manifest into shards, in clip_id order; the same manifest always gives the same shards."""
+    """Split the manifest into shards, in clip_id order; the same manifest always has the same shards."""
     clips = manifest.clips
     return [
         Shard(index, tuple(clips[start : start + clips_per_shard]))
@@ -57,11 +57,12 @@ def plan_shards(manifest: Manifest, clips_per_shard: int) -> list[Shard]:
 
 
 def shard_key(shard: Shard, schema: FeatureSchema) -> str:
-    """Identity of a shard's contents: its clips and the encoders. A marker with another key is ignored."""
+    """Identifies a shard's contents: its clips and the encoders. A marker with another key is ignored."""
     return fingerprint({"clips": [asdict(clip) for clip in shard.clips], "schema": schema.to_dict()})
 
 
 def shard_is_complete(uri: str, shard: Shard, schema: FeatureSchema) -> bool:
+    """Whether the shard has a marker of these clips and encoders."""
     marker_uri = paths.join(uri, f"{shard.name}.json")
     return paths.exists(marker_uri) and paths.read_json(marker_uri).get("key") == shard_key(shard, schema)
 
@@ -71,11 +72,11 @@ def write_shard(
 ) -> None:
     """Write one shard (rows from `FeatureSchema.encode_row`, any order), then its marker.
 
-    Raises SchemaError unless rows and rejected together are exactly the shard's clips, each once.
+    Raises SchemaError unless `rows` and `rejected` together contain each of the shard's clips exactly once.
     """
-    given = sorted([row["clip_id"] for row in rows] + [row.clip_id for row in rejected])
-    if given != sorted(clip.clip_id for clip in shard.clips):
-        raise SchemaError(f"Shard {shard.name} of {uri} got {len(given)} clips, expected {len(shard.clips)}.")
+    found = sorted([row["clip_id"] for row in rows] + [row.clip_id for row in rejected])
+    if found != sorted(clip.clip_id for clip in shard.clips):
+        raise SchemaError(f"Shard {shard.name} of {uri} has {len(found)} clips, expected {len(shard.clips)}.")
     ordered = sorted(rows, key=lambda row: row["clip_id"])
     data = _parquet(rows_to_table(ordered, schema.row_schema()))
     part_uri = paths.join(uri, f"{shard.name}.parquet")
@@ -99,7 +100,7 @@ def write_captions(uri: str, schema: FeatureSchema, captions: Mapping[str, str],
 
 
 def complete_features(uri: str, manifest: Manifest, schema: FeatureSchema, shards: Sequence[Shard]) -> None:
-    """Gather the shards' markers into rejected.parquet and FEATURES.json. Raises IncompleteError if one is missing."""
+    """Combine the shards' markers into rejected.parquet and FEATURES.json. Raises IncompleteError if one is missing."""
     unfinished = [shard.name for shard in shards if not shard_is_complete(uri, shard, schema)]
     if unfinished or not paths.exists(paths.join(uri, CAPTIONS)):
         raise IncompleteError(f"{uri} lacks {', '.join(unfinished) or CAPTIONS}.", remedy="Run `dmma extract` again.")
@@ -126,10 +127,11 @@ def complete_features(uri: str, manifest: Manifest, schema: FeatureSchema, shard
 
 
 class FeatureStore:
-    """Random access to a complete feature set. Local files are memory-mapped; remote ones are read once, whole.
+    """Random access to a complete feature set. Local files are memory-mapped; remote ones are read once, in full.
 
-    `fingerprint` identifies contents and encoders. Rows are numbered 0 … len-1 in clip_id order, but callers address
-    them through `clips` (identity), never by a number remembered elsewhere.
+    `fingerprint` identifies contents and encoders. Rows are numbered 0 … len-1 in clip_id order; callers find them by
+    `clips` and must not store row numbers. Raises IncompleteError, SchemaError or StorageError for a set that is
+    unfinished, of another version, or damaged.
     """
 
     def __init__(self, uri: str) -> None:
@@ -146,16 +148,17 @@ class FeatureStore:
         self._texts = self._read_captions(marker["captions_sha256"])
         self._cache: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._cached_bytes = 0
-        self._lock = threading.Lock()  # training reads ahead in a thread while validation reads in another
+        self._lock = threading.Lock()  # training and validation prefetch in different threads
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def rows_of_split(self, split: str) -> list[int]:
+        """Row numbers of the clips of `split`."""
         return [row for row, clip in enumerate(self.clips) if clip.split == split]
 
     def read(self, row: int) -> dict[str, Array]:
-        """All tensors of one row, read-only views, plus `text` [N, D]."""
+        """All tensors of one row as read-only views, and `text` [N, D]."""
         file, group, offset = self._row_group[row]
         table = self._group(file, group)
         features = {name: self.schema.spec(name).from_bytes(table[name][offset].as_buffer()) for name in TENSORS}
@@ -163,7 +166,7 @@ class FeatureStore:
         return features
 
     def read_column(self, name: str, rows: Iterable[int]) -> Iterator[Array]:
-        """One tensor of each of `rows` (ascending, for speed), without reading the others."""
+        """The tensor `name` of each of `rows` (ascending, for speed), without reading other columns."""
         opened, table = (-1, -1), None
         for row in rows:
             file, group, offset = self._row_group[row]
@@ -179,12 +182,12 @@ class FeatureStore:
             return self._texts[caption_id_of("")]
         except KeyError:
             raise SchemaError(
-                f'{self.uri} holds no features of the empty caption, which stand for "no text" in training.',
+                f'{self.uri} contains no features of the empty caption, which mean "no text" in training.',
                 remedy="Extract again with this version.",
             ) from None
 
     def verify(self) -> None:
-        """Compare every part with its recorded sha256. Raises StorageError for the first that differs."""
+        """Compare every part with its recorded sha256. Raises StorageError for the first difference."""
         for part in read_marker(self.uri, MARKER, "extract", SCHEMA_VERSION)["parts"]:
             part_uri = paths.join(self.uri, part["name"])
             if paths.sha256_of(part_uri) != part["sha256"]:
@@ -195,17 +198,15 @@ class FeatureStore:
     def _open_part(self, part: Mapping[str, Any]) -> None:
         part_uri = paths.join(self.uri, part["name"])
         try:
-            file = _open_parquet(part_uri)
+            file = _open_part_file(part_uri)
         except pa.ArrowInvalid as error:
             raise StorageError(
                 f"{part_uri} is damaged ({error}).", remedy="Delete it and its .json, extract again."
             ) from error
         if not file.schema_arrow.equals(self.schema.row_schema()):
-            raise SchemaError(
-                f"{part_uri} has other columns than {MARKER} says.", remedy="Delete it and extract again."
-            )
+            raise SchemaError(f"The columns of {part_uri} differ from {MARKER}.", remedy="Delete it and extract again.")
         if file.metadata.num_rows != part["num_rows"]:
-            raise SchemaError(f"{part_uri} has {file.metadata.num_rows} rows, {MARKER} says {part['num_rows']}.")
+            raise SchemaError(f"{part_uri} has {file.metadata.num_rows} rows, but {MARKER} states {part['num_rows']}.")
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             self._row_group += [(len(self._files), group, offset) for offset in range(rows)]
@@ -235,7 +236,7 @@ class FeatureStore:
             return table
 
 
-def _open_parquet(uri: str) -> pq.ParquetFile:
+def _open_part_file(uri: str) -> pq.ParquetFile:
     filesystem, path = paths.arrow_filesystem_of(uri)
     if paths.is_remote(uri):
         return open_parquet(paths.read_bytes(uri))

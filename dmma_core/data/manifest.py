@@ -1,7 +1,7 @@
-"""The manifest: which clips exist, where they came from, and which files were rejected and why.
+"""The manifest: the clips of a dataset, their sources, and the rejected files with their reasons.
 
-A manifest is a folder: `part-*.parquet` (one row a clip), `rejected.parquet` (clip_id, source_uri, reason, detail) and
-`MANIFEST.json`, written last; without it the folder counts as unfinished.
+A manifest is a folder: `part-*.parquet` (one row per clip), `rejected.parquet` (clip_id, source_uri, reason, detail) and
+`MANIFEST.json`, written last; without it the folder is unfinished.
 """
 
 import io
@@ -24,7 +24,7 @@ _ROWS_PER_PART = 50_000
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: `duration_s` seconds of `source_uri` from `start_s` on. `clip_id` is unique within a dataset.
+    """One clip: `duration_s` seconds of `source_uri`, starting at `start_s`. `clip_id` is unique within a dataset.
 
     `split` is "train", "val" or "test". `caption_id` is the sha256 (first 16 hex digits) of the caption's text.
     """
@@ -44,7 +44,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that did not become a clip. `reason` is a stable identifier, `detail` a sentence."""
+    """A file that did not become a clip. `reason` is a stable identifier, `detail` an error message."""
 
     clip_id: str
     source_uri: str
@@ -80,7 +80,7 @@ def write_rows(uri: str, row_class: type, rows: Sequence[Any]) -> None:
 
 
 def read_rows(uri: str, row_class: type) -> list[Any]:
-    """Read back what `write_rows` wrote. Raises SchemaError where the columns differ, StorageError for a damaged file."""
+    """Read rows written by `write_rows`. Raises SchemaError where the columns differ, StorageError for a damaged file."""
     try:
         table = read_table_at(uri)
     except (pa.ArrowInvalid, OSError) as error:
@@ -91,11 +91,12 @@ def read_rows(uri: str, row_class: type) -> list[Any]:
 
 
 def caption_id_of(caption: str) -> str:
+    """sha256 of the caption's text, first 16 hex digits."""
     return fingerprint(caption)[:16]
 
 
 def write_manifest(uri: str, dataset: str, clips: Sequence[Clip], rejected: Sequence[Rejected]) -> Manifest:
-    """Write the whole manifest, marker last; an older manifest there is unmarked first, then replaced."""
+    """Write the manifest, marker last. The marker of an older manifest is removed first, then its files are replaced."""
     clips = sorted(clips, key=lambda clip: clip.clip_id)
     paths.remove(paths.join(uri, MARKER))
     parts = [clips[i : i + _ROWS_PER_PART] for i in range(0, len(clips), _ROWS_PER_PART)]
@@ -126,17 +127,20 @@ def read_manifest(uri: str) -> Manifest:
 
 
 def read_marker(uri: str, name: str, job: str, schema_version: int) -> dict[str, Any]:
-    """The completeness marker of an artefact folder, checked for its schema version. `job` is the job that writes it."""
+    """Read the completeness marker of an artefact folder, written by `job`.
+
+    Raises IncompleteError where it is absent, SchemaError for another schema version.
+    """
     marker_uri = paths.join(uri, name)
     if not paths.exists(marker_uri):
         raise IncompleteError(
             f"{uri} has no {name}: it is absent or unfinished.",
-            remedy=f"Run `dmma {job}` (again), or give another folder.",
+            remedy=f"Run `dmma {job}` (again), or use another folder.",
         )
     marker: dict[str, Any] = paths.read_json(marker_uri)
     if marker.get("schema_version") != schema_version:
         raise SchemaError(
-            f"{marker_uri} has schema version {marker.get('schema_version')!r}, this DMMA reads {schema_version}.",
+            f"{marker_uri} has schema version {marker.get('schema_version')!r}, but this version of DMMA reads {schema_version}.",
             remedy=f"Run `dmma {job}` again into a new folder.",
         )
     return marker

@@ -1,7 +1,7 @@
-"""The order in which training sees its clips: a pure function of (seed, sample number).
+"""The order of training samples: a pure function of (seed, sample number).
 
-Sample number n, counted over the whole run and all workers, decides everything: its epoch, its row, its random draws.
-A run therefore resumes exactly at any sample, on any number of workers.
+Sample number n, counted over the full run and all workers, determines its epoch, its row and its noise. A run therefore
+resumes exactly at any sample, with any number of workers.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from dmma_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of one feature store that take part, each `repeats` times an epoch (VGGSound x5 beside audio-text sets)."""
+    """Rows of one feature store used for training, each `repeats` times per epoch (VGGSound x5 with audio-text sets)."""
 
     store: int
     rows: Sequence[int]
@@ -22,7 +22,7 @@ class Source:
 
 
 class SampleOrder:
-    """Endless, epoch-wise shuffled sequence of (store, row)."""
+    """Endless sequence of (store, row), shuffled per epoch. Raises ConfigError without any row."""
 
     def __init__(self, sources: Sequence[Source], seed: int) -> None:
         self._entries = [(s.store, row) for s in sources for _ in range(s.repeats) for row in s.rows]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from dmma_core.config_loading import config_to_dict
-from dmma_core.data.batching import ClipBatch, read_ahead, training_batches
+from dmma_core.data.batching import ClipBatch, prefetch, training_batches
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.mixing import SampleOrder, Source
 from dmma_core.errors import CheckpointError, ConfigError, IncompleteError, SchemaError
@@ -128,7 +128,7 @@ def _prepared_batches(
         batch = next(batches)
         return batch.to(workers.device), training_noise(batch, plan.recipe.seed).to(workers.device)
 
-    return read_ahead(prepare)
+    return prefetch(prepare)
 
 
 def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingState:

@@ -35,5 +35,5 @@ def test_device_names() -> None:
     assert device_named("auto").type in {"cpu", "cuda"}
     with pytest.raises(ConfigError, match="no device 'toaster'"):
         device_named("toaster")
-    with pytest.raises(ConfigError, match="is not there"):
+    with pytest.raises(ConfigError, match="does not exist"):
         device_named("cuda:63")

@@ -1,10 +1,10 @@
-"""Rendered clips: a small physical world whose truth is known, for demonstration, tests, and measuring the use of depth."""
+"""Rendered clips of a small physical world with known ground truth, for the demo, tests and the distance metrics."""
 
 from dmma_core.data.scenes.clip import RenderedClip, SceneTruth, render_clip
 from dmma_core.data.scenes.config import MOTIONS, OBJECT_CLASSES, SceneConfig
 from dmma_core.data.scenes.dataset import (
     check_settings,
-    finish,
+    complete_render,
     is_rendered,
     read_render_marker,
     read_truth,
@@ -19,7 +19,7 @@ __all__ = [
     "SceneConfig",
     "SceneTruth",
     "check_settings",
-    "finish",
+    "complete_render",
     "is_rendered",
     "read_render_marker",
     "read_truth",

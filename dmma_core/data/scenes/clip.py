@@ -1,26 +1,26 @@
-"""One rendered clip: frames, sound, and everything that is known about them."""
+"""One rendered clip: frames, sound and ground truth."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmma_core.data.scenes.acoustics import arrival_times, hear
+from dmma_core.data.scenes.acoustics import arrival_times, sound_at_microphone
 from dmma_core.data.scenes.config import SceneConfig
-from dmma_core.data.scenes.picture import draw_frames, frame_times
+from dmma_core.data.scenes.frames import frame_times, render_frames
 from dmma_core.data.scenes.world import Floats, plan_scene
 from dmma_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """What is known about a clip of T frames at `fps` and T' depth maps at `depth_fps`.
+    """Ground truth of a clip of T frames at `fps` and T' depth maps at `depth_fps`.
 
-    `distance_m` float32 [T] is the distance from the camera, which is also the microphone, to the sound's source;
-    `position_m` float32 [T, 3] the place of the object on the ground (x right, y ahead of the camera, z up);
+    `distance_m` float32 [T] is the distance from the camera, which is also the microphone, to the sound source;
+    `position_m` float32 [T, 3] the position of the object on the ground (x right, y ahead of the camera, z up);
     `contact_s` are the times of visible contacts within the clip and `onset_s` the times within the clip at which their
-    sounds are heard, later by distance / 343 m/s; `depth_m` float16 [T', H', W'] is metres along the optical axis at
-    points spread evenly over the picture, at most 100. `size_m` is the object's height.
+    sounds arrive, later by distance / 343 m/s; `depth_m` float16 [T', H', W'] is metres along the optical axis at
+    points on an even grid over the frame, at most 100. `size_m` is the object's height.
     """
 
     clip_id: str
@@ -40,7 +40,7 @@ class SceneTruth:
 
 @dataclass(frozen=True)
 class RenderedClip:
-    """Frames uint8 [T, H, W, 3], mono sound float32 [A] at absolute level within [-1, 1], and the truth."""
+    """Frames uint8 [T, H, W, 3], mono sound float32 [A] at absolute level within [-1, 1], and the ground truth."""
 
     frames_THWC: NDArray[np.uint8]
     audio_A: NDArray[np.float32]
@@ -48,11 +48,11 @@ class RenderedClip:
 
 
 def render_clip(config: SceneConfig, index: int) -> RenderedClip:
-    """Draw and sound clip `index`. The same settings give the same clip, whichever other clips are made."""
+    """Render clip `index`. It depends on the settings alone, not on other clips. Raises ConfigError for a negative index."""
     if index < 0:
-        raise ConfigError(f"There is no clip number {index}.", remedy="Count clips from 0.")
+        raise ConfigError(f"There is no clip number {index}.", remedy="Clip numbers start at 0.")
     scene = plan_scene(config, index)
-    frames, depth_m = draw_frames(config, scene)
+    frames, depth_m = render_frames(config, scene)
     times = frame_times(config)
     truth = SceneTruth(
         clip_id=scene.clip_id,
@@ -69,7 +69,7 @@ def render_clip(config: SceneConfig, index: int) -> RenderedClip:
         depth_fps=config.depth_fps,
         depth_m=depth_m,
     )
-    wave = hear(config, scene).mixed()
+    wave = sound_at_microphone(config, scene).mixed()
     return RenderedClip(frames, np.clip(wave, -1, 1).astype(np.float32), truth)
 
 

@@ -1,4 +1,4 @@
-"""What a set of rendered clips looks like: its size, its seed, and the two vocabularies of objects and motions."""
+"""Configuration of a set of rendered clips, object classes and motions."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -14,7 +14,7 @@ class SceneConfig:
     """Settings of rendered clips. Clip `index` depends on `seed`, `index` and the other settings, never on `num_clips`.
 
     Distances from the camera lie between `near_m` and `far_m`. The truth's depth maps have `depth_height` x
-    `depth_width` points at `depth_fps`. Raises ConfigError for values no clip can be made of.
+    `depth_width` points at `depth_fps`. Raises ConfigError for values that no clip can be rendered with.
     """
 
     num_clips: int = 200
@@ -40,7 +40,7 @@ class SceneConfig:
             if not isfinite(value) or value <= 0:
                 raise ConfigError(f"{name} is {value}.", remedy="Use a positive number.")
         if self.num_clips < 1:
-            raise ConfigError(f"num_clips is {self.num_clips}.", remedy="Ask for at least one clip.")
+            raise ConfigError(f"num_clips is {self.num_clips}.", remedy="Use at least one clip.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}.", remedy="Use a seed of 0 or more.")
         if self.sample_rate_hz < 8_000:
@@ -49,7 +49,7 @@ class SceneConfig:
             raise ConfigError(f"duration_s is {self.duration_s}.", remedy="Clips last at least one second.")
         if self.near_m < 2 or self.far_m < 8 * self.near_m:
             raise ConfigError(
-                f"Distances from {self.near_m} m to {self.far_m} m leave no room for every object and motion.",
+                f"Distances from {self.near_m} m to {self.far_m} m are too close for some objects and motions.",
                 remedy="Set near_m to at least 2 and far_m to at least eight times near_m.",
             )
         if self.depth_fps > self.fps:
@@ -58,7 +58,7 @@ class SceneConfig:
             )
         for name, limit in (("depth_height", self.height), ("depth_width", self.width)):
             if not 1 <= getattr(self, name) <= limit:
-                raise ConfigError(f"{name} is {getattr(self, name)}.", remedy=f"Use 1 to {limit}, the picture's size.")
+                raise ConfigError(f"{name} is {getattr(self, name)}.", remedy=f"Use 1 to {limit}, the frame's size.")
 
     @property
     def num_frames(self) -> int:

@@ -1,7 +1,7 @@
 """A folder of rendered clips: `<clip_id>.mp4`, `captions.tsv`, `truth.parquet`, and `RENDER.json`, written last.
 
-Clips are made in blocks. A finished block has its part of the truth in `truth-parts/`, so that rendering that was
-stopped goes on after the last finished block; the parts are joined at the end.
+Clips are rendered in blocks. A finished block has its part of the truth in `truth-parts/`, so that interrupted rendering
+resumes after the last finished block; the parts are joined at the end.
 """
 
 import io
@@ -40,22 +40,26 @@ def blocks_of(config: SceneConfig) -> list[range]:
 
 
 def is_rendered(uri: str) -> bool:
+    """Whether the folder has its marker."""
     return paths.exists(paths.join(uri, MARKER))
 
 
 def check_settings(config: SceneConfig, uri: str) -> None:
-    """Raise ConfigError where `uri` holds clips of other settings."""
+    """Raise ConfigError where `uri` contains clips of other settings."""
     settings_uri = paths.join(uri, _SETTINGS)
     if paths.exists(settings_uri) and (found := paths.read_json(settings_uri)) != config_to_dict(config):
         differing = sorted(key for key, value in config_to_dict(config).items() if found.get(key) != value)
         raise ConfigError(
-            f"{uri} holds clips of other settings ({', '.join(differing)} differ).",
-            remedy="Give another out_uri, the old settings, or remove the folder.",
+            f"{uri} contains clips of other settings ({', '.join(differing)} differ).",
+            remedy="Use another out_uri or the old settings, or remove the folder.",
         )
 
 
 def unfinished_blocks(config: SceneConfig, uri: str) -> list[range]:
-    """Claim the folder for these settings and return what is left to render; nothing once the folder is complete."""
+    """Record the settings in the folder and return the blocks left to render; none once the folder is complete.
+
+    Raises ConfigError as `check_settings` does.
+    """
     check_settings(config, uri)
     if is_rendered(uri):
         return []
@@ -75,8 +79,8 @@ def render_block(config: SceneConfig, uri: str, block: range) -> int:
     return len(truths)
 
 
-def finish(config: SceneConfig, uri: str) -> None:
-    """Join the parts into truth and captions and write the marker. All blocks must be finished."""
+def complete_render(config: SceneConfig, uri: str) -> None:
+    """Join the parts into truth and captions, then write the marker. All blocks must be finished."""
     truths = [truth for block in blocks_of(config) for truth in read_truth(_part_uri(uri, block)).values()]
     paths.write_bytes(paths.join(uri, TRUTH), truth_bytes(truths))
     lines = ["id\tlabel", *(f"{truth.clip_id}\t{truth.caption}" for truth in truths)]
@@ -95,12 +99,12 @@ def finish(config: SceneConfig, uri: str) -> None:
 
 
 def read_render_marker(uri: str) -> dict[str, Any]:
-    """The folder's marker. Raises IncompleteError where rendering did not finish."""
+    """The folder's marker. Raises IncompleteError where rendering did not complete_render."""
     return read_marker(uri, MARKER, "render", SCHEMA_VERSION)
 
 
 def truth_bytes(truths: Sequence[SceneTruth]) -> bytes:
-    """Truth of clips of one shape as a Parquet file: one row a clip, arrays flat, shapes in the columns' metadata."""
+    """Truth of clips of one shape as a Parquet file: one row per clip, flattened arrays, shapes in the columns' metadata."""
     first = truths[0]
     columns = []
     for field in fields(SceneTruth):
@@ -123,19 +127,19 @@ def truth_bytes(truths: Sequence[SceneTruth]) -> bytes:
 
 
 def read_truth(uri: str) -> dict[str, SceneTruth]:
-    """Truth by clip id, from `truth.parquet` or the folder that holds it. Raises SchemaError for another file."""
+    """Truth by clip id, from `truth.parquet` or its folder. Raises SchemaError for a file of another kind or version."""
     file_uri = uri if uri.endswith(".parquet") else paths.join(uri, TRUTH)
     try:
         table = read_table_at(file_uri)
     except pa.ArrowException as error:
         raise SchemaError(
-            f"{file_uri} is no readable Parquet file ({error}).", remedy="Render the clips again."
+            f"{file_uri} is not a readable Parquet file ({error}).", remedy="Render the clips again."
         ) from error
     names = [field.name for field in fields(SceneTruth)]
     version = (table.schema.metadata or {}).get(b"schema_version", b"").decode()
     if version != str(SCHEMA_VERSION) or set(names) - set(table.column_names):
         raise SchemaError(
-            f"{file_uri} is no truth of schema version {SCHEMA_VERSION} (found {version or 'none'}).",
+            f"{file_uri} is not a truth file of schema version {SCHEMA_VERSION} (found {version or 'none'}).",
             remedy="Run `dmma render` again into a new folder.",
         )
     shape = json.loads(table.schema.field("depth_m").metadata[b"shape"])

@@ -1,7 +1,7 @@
-"""A small rasteriser: shaded tapered capsules and flat convex faces, painted far to near, over a few frames at once.
+"""A small rasteriser: shaded tapered capsules and flat convex faces, painted far to near, for several frames at once.
 
-Neighbouring frames of an object are drawn together into layers that move with the object, so that numpy works on
-arrays [n, h, w] of n frames and a primitive touches only the pixels around it.
+Neighbouring frames of an object are painted together into layers that move with the object: numpy works on arrays
+[n, h, w] of n frames, and a primitive only touches the pixels around it.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ _SKYLIGHT = 0.42
 class Capsule:
     """A tapered capsule between points a and b [T, 3] with radii [T] in metres; equal points make a sphere.
 
-    `gloss` 0 to 1 is the strength of the highlight, `glow` 0 to 1 how much it shines by itself ([T] or one number).
+    `gloss` 0 to 1 is the strength of the highlight, `glow` 0 to 1 that of the emission ([T] or [1]). `bias_m` as in
+    `Face`.
     """
 
     a_T3: Floats
@@ -36,8 +37,8 @@ class Capsule:
 
 @dataclass(frozen=True)
 class Face:
-    """A flat convex polygon with corners [T, V, 3] in metres, in order. `solid` hides it when seen from behind (corners
-    run counter-clockwise seen from outside); otherwise it has two sides. `bias_m` moves it forward in painting order."""
+    """A flat convex polygon with corners [T, V, 3] in metres, in order. With `solid`, back faces are culled (corners are
+    counter-clockwise seen from outside); otherwise it has two sides. `bias_m` moves it forward in the painting order."""
 
     corners_TV3: Floats
     colour: Colour
@@ -53,7 +54,7 @@ Primitive = Capsule | Face
 @dataclass
 class Layer:
     """Painted pixels of n frames: premultiplied colour [3, n, h, w] in 0 to 1, coverage and depth (m) [n, h, w], and the
-    picture column and row of each frame's first pixel [n]."""
+    image column and row of each frame's first pixel [n]."""
 
     colour: Pixels
     coverage: Pixels
@@ -63,8 +64,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A primitive in picture coordinates: points [n, V] with their reach in pixels, and its place in painting order."""
+class _Projected:
+    """A primitive in image coordinates: points [n, V] with their radius in pixels, and its position in the painting order."""
 
     primitive: Primitive
     column_nV: Floats
@@ -83,24 +84,24 @@ def paint(
 ) -> Layer | None:
     """Paint the frames `frames` of world-space primitives under light from direction `light_3` (unit vector, world axes).
 
-    `shadow` is (ground point [n, 3], radius in metres, strength 0 to 1) of a soft shadow. None if nothing is in sight.
+    `shadow` is (ground point [n, 3], radius in metres, strength 0 to 1) of a soft shadow. None if nothing is visible.
     """
-    seen = [found for primitive in primitives if (found := _see(primitive, camera, frames)) is not None]
-    if not seen:
+    projected = [found for primitive in primitives if (found := _project(primitive, camera, frames)) is not None]
+    if not projected:
         return None
-    seen.sort(key=lambda item: -item.order)
-    low_column = np.min([np.min(item.column_nV - item.reach_nV, axis=1) for item in seen], axis=0)
-    high_column = np.max([np.max(item.column_nV + item.reach_nV, axis=1) for item in seen], axis=0)
-    low_row = np.min([np.min(item.row_nV - item.reach_nV, axis=1) for item in seen], axis=0)
-    high_row = np.max([np.max(item.row_nV + item.reach_nV, axis=1) for item in seen], axis=0)
+    projected.sort(key=lambda item: -item.order)
+    low_column = np.min([np.min(item.column_nV - item.reach_nV, axis=1) for item in projected], axis=0)
+    high_column = np.max([np.max(item.column_nV + item.reach_nV, axis=1) for item in projected], axis=0)
+    low_row = np.min([np.min(item.row_nV - item.reach_nV, axis=1) for item in projected], axis=0)
+    high_row = np.max([np.max(item.row_nV + item.reach_nV, axis=1) for item in projected], axis=0)
     if shadow is not None:
         column, row, depth = camera.project(shadow[0])
         reach = 2.2 * shadow[1] * camera.focal_px / depth
         low_column, high_column = np.minimum(low_column, column - reach), np.maximum(high_column, column + reach)
         high_row = np.maximum(high_row, row + 0.5 * reach)
         low_row = np.minimum(low_row, row - 0.25 * reach)
-    column_n, width = _window(low_column, high_column, camera.picture_width)
-    row_n, height = _window(low_row, high_row, camera.picture_height)
+    column_n, width = _window(low_column, high_column, camera.image_width)
+    row_n, height = _window(low_row, high_row, camera.image_height)
     layer = _blank(camera, column_n, row_n, height, width)
     if shadow is not None:
         _paint_shadow(layer, camera, *shadow)
@@ -108,7 +109,7 @@ def paint(
     light_camera = np.array(
         [*(axes @ light_3), -np.cos(camera.pitch_rad) * light_3[1] + np.sin(camera.pitch_rad) * light_3[2]]
     )
-    for item in seen:
+    for item in projected:
         if isinstance(item.primitive, Capsule):
             _paint_capsule(layer, item, item.primitive, camera, light_camera, frames)
         else:
@@ -116,7 +117,7 @@ def paint(
     return layer
 
 
-def _see(primitive: Primitive, camera: Camera, frames: slice) -> _Seen | None:
+def _project(primitive: Primitive, camera: Camera, frames: slice) -> _Projected | None:
     if isinstance(primitive, Capsule):
         points = np.stack((primitive.a_T3[frames], primitive.b_T3[frames]), axis=1)
         radii = np.stack((primitive.radius_a_T[frames], primitive.radius_b_T[frames]), axis=1)
@@ -127,18 +128,18 @@ def _see(primitive: Primitive, camera: Camera, frames: slice) -> _Seen | None:
         return None
     if isinstance(primitive, Face) and primitive.solid and _signed_area(column, row).mean() >= 0:
         return None
-    reach = np.minimum(radii * camera.focal_px / depth, 4.0 * camera.picture_width) + 1.0
-    return _Seen(primitive, column, row, depth, reach, float(depth.mean()) - primitive.bias_m)
+    reach = np.minimum(radii * camera.focal_px / depth, 4.0 * camera.image_width) + 1.0
+    return _Projected(primitive, column, row, depth, reach, float(depth.mean()) - primitive.bias_m)
 
 
 def _signed_area(column_nV: Floats, row_nV: Floats) -> Floats:
-    """Twice the area of polygons in the picture; positive when they run clockwise as seen (rows grow downwards)."""
+    """Twice the area of polygons in the image; positive for clockwise corners (rows increase downwards)."""
     next_column, next_row = np.roll(column_nV, -1, axis=1), np.roll(row_nV, -1, axis=1)
     return np.asarray((column_nV * next_row - next_column * row_nV).sum(axis=1))
 
 
 def _window(low_n: Floats, high_n: Floats, limit: int) -> tuple[NDArray[np.int64], int]:
-    """First pixel of each frame's window and the common length; what lies far outside the picture is left out."""
+    """First pixel of each frame's window and the common length; excludes what is far outside the image."""
     first = np.floor(np.clip(low_n, -limit, limit)).astype(np.int64)
     last = np.ceil(np.clip(high_n, 0, 2 * limit)).astype(np.int64)
     return first, max(int((last - first).max()) + 1, 1)
@@ -162,7 +163,7 @@ def _paint_shadow(layer: Layer, camera: Camera, point_n3: Floats, radius_m: floa
     layer.coverage += (strength / (1 + away**3)).astype(np.float32) * (away < 4)
 
 
-def _box(layer: Layer, item: _Seen) -> tuple[slice, slice] | None:
+def _bounds(layer: Layer, item: _Projected) -> tuple[slice, slice] | None:
     """Rows and columns of the layer that a primitive can touch in any of the frames."""
     _, height, width = layer.coverage.shape
     low = np.floor((item.column_nV - item.reach_nV).min(axis=1) - layer.column_n).min()
@@ -175,7 +176,7 @@ def _box(layer: Layer, item: _Seen) -> tuple[slice, slice] | None:
 
 
 def _grid(layer: Layer, rows: slice, columns: slice) -> tuple[Pixels, Pixels]:
-    """Picture coordinates of pixel centres: columns [n, 1, w] and rows [n, h, 1]."""
+    """Image coordinates of pixel centres: columns [n, 1, w] and rows [n, h, 1]."""
     column = layer.column_n[:, None] + (np.arange(columns.start, columns.stop) + 0.5)
     row = layer.row_n[:, None] + (np.arange(rows.start, rows.stop) + 0.5)
     return column.astype(np.float32)[:, None, :], row.astype(np.float32)[:, :, None]
@@ -186,20 +187,22 @@ def _per_frame(values: Floats, frames: slice, num: int) -> Pixels:
     return np.broadcast_to(values, (num,)).astype(np.float32)[:, None, None]
 
 
-def _paint_capsule(layer: Layer, item: _Seen, capsule: Capsule, camera: Camera, light_3: Floats, frames: slice) -> None:
-    if (box := _box(layer, item)) is None:
+def _paint_capsule(
+    layer: Layer, item: _Projected, capsule: Capsule, camera: Camera, light_3: Floats, frames: slice
+) -> None:
+    if (box := _bounds(layer, item)) is None:
         return
     column, row = _grid(layer, *box)
     num = len(column)
 
-    def lift(values_n: Floats) -> Pixels:
+    def per_pixel(values_n: Floats) -> Pixels:
         return values_n.astype(np.float32)[:, None, None]
 
-    start_column, start_row = lift(item.column_nV[:, 0]), lift(item.row_nV[:, 0])
-    along_column, along_row = lift(item.column_nV[:, 1]) - start_column, lift(item.row_nV[:, 1]) - start_row
+    start_column, start_row = per_pixel(item.column_nV[:, 0]), per_pixel(item.row_nV[:, 0])
+    along_column, along_row = per_pixel(item.column_nV[:, 1]) - start_column, per_pixel(item.row_nV[:, 1]) - start_row
     length = np.maximum(along_column**2 + along_row**2, np.float32(1e-6))
-    radius_start = lift(item.reach_nV[:, 0] - 1.0)
-    radius_change = lift(item.reach_nV[:, 1] - 1.0) - radius_start
+    radius_start = per_pixel(item.reach_nV[:, 0] - 1.0)
+    radius_change = per_pixel(item.reach_nV[:, 1] - 1.0) - radius_start
     across, down = column - start_column, row - start_row
     along = np.clip(across * (along_column / length) + down * (along_row / length), 0, 1)
     across = across - along * along_column
@@ -216,14 +219,14 @@ def _paint_capsule(layer: Layer, item: _Seen, capsule: Capsule, camera: Camera, 
     shade = (_SKYLIGHT - np.float32(0.12) * normal_row + np.float32(0.62) * light) * (1 - glow) + glow
     shine = (np.float32(capsule.gloss) * light**12) if capsule.gloss else None
     _blend(layer, box, coverage, capsule.colour, shade, shine)
-    depth_start, depth_end = lift(item.depth_nV[:, 0]), lift(item.depth_nV[:, 1])
+    depth_start, depth_end = per_pixel(item.depth_nV[:, 0]), per_pixel(item.depth_nV[:, 1])
     axis_depth = 1 / ((1 - along) / depth_start + along / depth_end)
     surface = axis_depth * (1 - normal_near * radius / np.float32(camera.focal_px))
     _keep_depth(layer, box, coverage, surface)
 
 
-def _paint_face(layer: Layer, item: _Seen, face: Face, camera: Camera, light_3: Floats, frames: slice) -> None:
-    if (box := _box(layer, item)) is None:
+def _paint_face(layer: Layer, item: _Projected, face: Face, camera: Camera, light_3: Floats, frames: slice) -> None:
+    if (box := _bounds(layer, item)) is None:
         return
     column, row = _grid(layer, *box)
     orientation = np.sign(_signed_area(item.column_nV, item.row_nV))[:, None]
@@ -255,14 +258,14 @@ def _paint_face(layer: Layer, item: _Seen, face: Face, camera: Camera, light_3: 
 
 
 def _plane_depth(corners_nV3: Floats, camera: Camera, column: Pixels, row: Pixels) -> Pixels:
-    """Depth of a plane at picture points: 1 / depth is affine in column and row."""
+    """Depth of a plane at image points: 1 / depth is affine in column and row."""
     points = camera.to_camera(corners_nV3)
     normal = np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0])
     offset = (normal * points[:, 0]).sum(axis=1)
     offset = np.where(np.abs(offset) < 1e-6, 1e-6, offset)
     a, b, c = (normal / offset[:, None]).T.astype(np.float32)[:, :, None, None]
-    inverse = a * ((column - camera.picture_width / 2) / np.float32(camera.focal_px))
-    inverse = inverse + b * ((row - camera.picture_height / 2) / np.float32(camera.focal_px)) + c
+    inverse = a * ((column - camera.image_width / 2) / np.float32(camera.focal_px))
+    inverse = inverse + b * ((row - camera.image_height / 2) / np.float32(camera.focal_px)) + c
     nearest = np.float32(1) / points[..., 2].min(axis=1).astype(np.float32)[:, None, None]
     farthest = np.float32(1) / points[..., 2].max(axis=1).astype(np.float32)[:, None, None]
     return np.asarray(1 / np.clip(inverse, farthest, nearest), dtype=np.float32)
@@ -291,16 +294,16 @@ def _keep_depth(layer: Layer, box: tuple[slice, slice], coverage: Pixels, depth:
     layer.depth[place] = np.where(coverage > 0.5, depth, layer.depth[place])
 
 
-def composite(picture_HW3: Pixels, depth_HW: Pixels, layer: Layer, which: int) -> tuple[slice, slice] | None:
-    """Put frame `which` of a layer over a picture and its depth map, both changed in place; near things hide far ones.
+def composite(image_HW3: Pixels, depth_HW: Pixels, layer: Layer, which: int) -> tuple[slice, slice] | None:
+    """Composite frame `which` of a layer into an image and its depth map, both in place; near objects occlude far ones.
 
-    Returns the rows and columns of the picture that may have changed.
+    Returns the rows and columns of the image that may have changed, or None.
     """
     _, height, width = layer.coverage.shape
-    picture_height, picture_width = depth_HW.shape
+    image_height, image_width = depth_HW.shape
     top, left = int(layer.row_n[which]), int(layer.column_n[which])
-    rows = slice(max(top, 0), min(top + height, picture_height))
-    columns = slice(max(left, 0), min(left + width, picture_width))
+    rows = slice(max(top, 0), min(top + height, image_height))
+    columns = slice(max(left, 0), min(left + width, image_width))
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return None
     source = (which, slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
@@ -308,7 +311,7 @@ def composite(picture_HW3: Pixels, depth_HW: Pixels, layer: Layer, which: int) -
     behind = depth_HW[rows, columns]
     visible = depth <= behind * np.float32(1.001)
     coverage = np.where(visible, layer.coverage[source], 0)
-    target = picture_HW3[rows, columns]
+    target = image_HW3[rows, columns]
     target *= (1 - coverage)[:, :, None]
     target += np.moveaxis(layer.colour[(slice(None), *source)], 0, -1) * visible[:, :, None]
     depth_HW[rows, columns] = np.minimum(depth, behind)

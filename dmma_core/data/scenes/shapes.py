@@ -1,4 +1,4 @@
-"""Building blocks of bodies in an object's own axes (x ahead, y to its left, z up, metres), and their way into the world."""
+"""Primitives in object coordinates (x ahead, y left, z up, in metres), and their transformation to world coordinates."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ def point(x: Value, y: Value, z: Value, num_frames: int) -> Floats:
     )
 
 
-def limb(
+def capsule(
     a: Point, b: Point, radius_a: Value, radius_b: Value, colour: Colour, num_frames: int, *,
     gloss: float = 0.15, glow: Value = 0.0, bias_m: float = 0.0,
 ) -> Capsule:  # fmt: skip
@@ -30,15 +30,15 @@ def limb(
     return Capsule(*ends, spread[0], spread[1], colour, gloss, spread[2], bias_m)
 
 
-def ball(
+def sphere(
     centre: Point, radius: Value, colour: Colour, num_frames: int, *,
     gloss: float = 0.3, glow: Value = 0.0, bias_m: float = 0.0,
 ) -> Capsule:  # fmt: skip
     """A sphere."""
-    return limb(centre, centre, radius, radius, colour, num_frames, gloss=gloss, glow=glow, bias_m=bias_m)
+    return capsule(centre, centre, radius, radius, colour, num_frames, gloss=gloss, glow=glow, bias_m=bias_m)
 
 
-def face(
+def polygon(
     corners: Sequence[Point], colour: Colour, num_frames: int, *,
     solid: bool = False, gloss: float = 0.0, glow: Value = 0.0, bias_m: float = 0.0,
 ) -> Face:  # fmt: skip
@@ -52,7 +52,7 @@ def box(
     low: Point, high: Point, colour: Colour, num_frames: int, *, taper: float = 1.0, bias_m: float = 0.0,
     gloss: float = 0.0,
 ) -> list[Primitive]:  # fmt: skip
-    """A box between two corners without its underside; `taper` scales the top's length and width about its middle."""
+    """A box between two corners without its underside; `taper` scales the length and width of the top face."""
     middle = [(low[axis] + high[axis]) / 2 for axis in (0, 1)]
     half = [(high[axis] - low[axis]) / 2 for axis in (0, 1)]
 
@@ -64,9 +64,9 @@ def box(
     sides: list[Primitive] = []
     for here, there in zip(around, around[1:] + around[:1], strict=True):
         corners = [corner(*there, False), corner(*here, False), corner(*here, True), corner(*there, True)]
-        sides.append(face(corners[::-1], colour, num_frames, solid=True, gloss=gloss, bias_m=bias_m))
+        sides.append(polygon(corners[::-1], colour, num_frames, solid=True, gloss=gloss, bias_m=bias_m))
     top = [corner(*place, True) for place in around]
-    sides.append(face(top, colour, num_frames, solid=True, gloss=gloss, bias_m=bias_m + 0.01))
+    sides.append(polygon(top, colour, num_frames, solid=True, gloss=gloss, bias_m=bias_m + 0.01))
     return sides
 
 
@@ -82,14 +82,14 @@ def disc(
             ring.append((centre[0], centre[1] + across, centre[2] + up))
         else:
             ring.append((centre[0] + across, centre[1], centre[2] + up))
-    return face(ring, colour, num_frames, bias_m=bias_m, gloss=gloss, glow=glow)
+    return polygon(ring, colour, num_frames, bias_m=bias_m, gloss=gloss, glow=glow)
 
 
-def place(primitives: Sequence[Primitive], position_T3: Floats, heading_T: Floats, scale: float) -> list[Primitive]:
-    """Carry primitives from the object's axes into the world: scaled, turned to the heading, moved to the position."""
+def to_world(primitives: Sequence[Primitive], position_T3: Floats, heading_T: Floats, scale: float) -> list[Primitive]:
+    """Transform primitives from object to world coordinates: scale, rotate to the heading, translate to the position."""
     cosine, sine = np.cos(heading_T), np.sin(heading_T)
 
-    def carry(points: Floats) -> Floats:
+    def transformed(points: Floats) -> Floats:
         shape = (slice(None),) + (None,) * (points.ndim - 2)
         x = scale * (points[..., 0] * cosine[shape] - points[..., 1] * sine[shape])
         y = scale * (points[..., 0] * sine[shape] + points[..., 1] * cosine[shape])
@@ -99,9 +99,9 @@ def place(primitives: Sequence[Primitive], position_T3: Floats, heading_T: Float
     for primitive in primitives:
         bias_m = primitive.bias_m * scale
         if isinstance(primitive, Capsule):
-            ends = carry(primitive.a_T3), carry(primitive.b_T3)
+            ends = transformed(primitive.a_T3), transformed(primitive.b_T3)
             radii = primitive.radius_a_T * scale, primitive.radius_b_T * scale
             placed.append(Capsule(*ends, *radii, primitive.colour, primitive.gloss, primitive.glow, bias_m))
         else:
-            placed.append(replace(primitive, corners_TV3=carry(primitive.corners_TV3), bias_m=bias_m))
+            placed.append(replace(primitive, corners_TV3=transformed(primitive.corners_TV3), bias_m=bias_m))
     return placed

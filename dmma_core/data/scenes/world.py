@@ -1,7 +1,7 @@
-"""The world a clip is filmed in: a camera above a ground plane, one object on a path, and the moments it sounds.
+"""The scene of a clip: a camera above a ground plane, one object on a path, and the times of its sounds.
 
 World axes in metres: x to the right, y away from the camera, z up; the ground is z = 0 and the camera, which is also the
-microphone, stands at (0, 0, height). An object's own axes: x ahead, y to its left, z up, origin on the ground.
+microphone, is at (0, 0, height). Object coordinates: x ahead, y to its left, z up, origin on the ground.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from dmma_core.data.scenes.config import MOTIONS, OBJECT_CLASSES, SceneConfig
 
 Floats = NDArray[np.floating[Any]]
-MARGIN_S = 1.5  # the world exists this long before and after the clip: sound travels, and reverberation lasts
+MARGIN_S = 1.5  # simulated before and after the clip, because sound is delayed and reverberates
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Physical facts of an object class: usual height, longest horizontal extent and height of the sound's source in
-    metres, the speeds it moves at in m/s, and what a caption calls it."""
+    """Properties of an object class: usual height, largest horizontal extent and height of the sound source in metres,
+    range of speeds in m/s, and its caption."""
 
     height_m: float
     extent_m: float
@@ -55,40 +55,40 @@ class Camera:
     height_m: float
     pitch_rad: float
     focal_px: float
-    picture_height: int
-    picture_width: int
+    image_height: int
+    image_width: int
 
     def to_camera(self, points_X3: Floats) -> Floats:
-        """World points [..., 3] in camera axes: right, down, and depth along the optical axis, in metres."""
+        """World points [..., 3] in camera coordinates: right, down, and depth along the optical axis, in metres."""
         y, z = points_X3[..., 1], points_X3[..., 2] - self.height_m
         sine, cosine = sin(self.pitch_rad), cos(self.pitch_rad)
         return np.stack((points_X3[..., 0], -sine * y - cosine * z, cosine * y - sine * z), axis=-1)
 
     def project(self, points_X3: Floats) -> tuple[Floats, Floats, Floats]:
-        """Picture column, row (pixels; pixel i covers i to i + 1) and depth along the optical axis (m) of points."""
+        """Image column, row (pixels; pixel i covers i to i + 1) and depth along the optical axis (m) of points."""
         camera = self.to_camera(points_X3)
         depth = np.maximum(camera[..., 2], 0.05)
-        column = self.picture_width / 2 + self.focal_px * camera[..., 0] / depth
-        row = self.picture_height / 2 + self.focal_px * camera[..., 1] / depth
+        column = self.image_width / 2 + self.focal_px * camera[..., 0] / depth
+        row = self.image_height / 2 + self.focal_px * camera[..., 1] / depth
         return column, row, camera[..., 2]
 
     def ground_depth(self, row_H: Floats) -> Floats:
-        """Depth (m) of the ground seen at picture rows; infinite at and above the horizon."""
-        slope = sin(self.pitch_rad) + cos(self.pitch_rad) * (row_H - self.picture_height / 2) / self.focal_px
+        """Depth (m) of the ground at image rows; infinite at and above the horizon."""
+        slope = sin(self.pitch_rad) + cos(self.pitch_rad) * (row_H - self.image_height / 2) / self.focal_px
         return np.where(slope > 1e-6, self.height_m / np.maximum(slope, 1e-6), np.inf)
 
     def ground_point(self, column_X: Floats, row_X: Floats, depth_X: Floats) -> tuple[Floats, Floats]:
-        """World x and y (m) of what is seen at a picture point in a given depth."""
-        down = (row_X - self.picture_height / 2) / self.focal_px * depth_X
-        x = (column_X - self.picture_width / 2) / self.focal_px * depth_X
+        """World x and y (m) of image points at a given depth."""
+        down = (row_X - self.image_height / 2) / self.focal_px * depth_X
+        x = (column_X - self.image_width / 2) / self.focal_px * depth_X
         return x, cos(self.pitch_rad) * depth_X - sin(self.pitch_rad) * down
 
 
 @dataclass(frozen=True)
 class Path:
-    """Where the object stands at any time, also a little before and after the clip.
+    """Position of the object over time, also before and after the clip.
 
-    `curve` is (x, y, vx, vy) of a straight line from time 0, or (x, y, radius, first angle, rad/s) of a circle.
+    `curve` is (x, y, vx, vy) of a straight line from time 0, or (x, y, radius, initial angle, rad/s) of a circle.
     """
 
     motion: str
@@ -122,10 +122,10 @@ class Path:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is decided about a clip before it is drawn and sounded.
+    """The plan of a clip, from which frames and sound are rendered.
 
     `event_s` are the times of the visible contacts (strikes, steps, barks, ...), ascending, from `MARGIN_S` before the
-    clip to `MARGIN_S` after it. `scale` stretches the class's usual size.
+    clip to `MARGIN_S` after it. `scale` multiplies the class's usual size.
     """
 
     index: int
@@ -143,30 +143,30 @@ class Scene:
         return KINDS[self.object_class].height_m * self.scale
 
     def source_position(self, time_T: Floats) -> Floats:
-        """World position (m) of the point the sound comes from: [T, 3]."""
+        """World position (m) of the sound source: [T, 3]."""
         position = self.path.ground_position(time_T)
         position[..., 2] = KINDS[self.object_class].source_height_m * self.scale
         return position
 
     def distance_m(self, time_T: Floats) -> Floats:
-        """Metres between the camera (and microphone) and the sound's source: [T]."""
+        """Distance (m) from the camera (and microphone) to the sound source: [T]."""
         offset = self.source_position(time_T) - np.array([0.0, 0.0, self.camera.height_m])
         return np.asarray(np.linalg.norm(offset, axis=-1))
 
 
-def generator(config: SceneConfig, index: int, purpose: int) -> np.random.Generator:
-    """Random numbers of one clip for one purpose, so that a change to one part leaves the others as they are."""
+def random_generator(config: SceneConfig, index: int, purpose: int) -> np.random.Generator:
+    """Random generator of one clip for one purpose, so that a change in one part does not change the others."""
     return np.random.default_rng((config.seed, index, purpose))
 
 
 def plan_scene(config: SceneConfig, index: int) -> Scene:
-    """Decide class, motion, size, camera, path and events of clip `index`. Deterministic.
+    """Plan class, motion, size, camera, path and events of clip `index`. Deterministic.
 
-    Eight clips in a row show all classes, forty in a row every class in every motion.
+    Each block of eight clips has all classes, each block of forty every class in every motion.
     """
     object_class, motion = _class_and_motion(config.seed, index)
     kind = KINDS[object_class]
-    rng = generator(config, index, 1)
+    rng = random_generator(config, index, 1)
     scale = _log_uniform(rng, 0.65, 1.5)
     camera = _plan_camera(config, rng)
     path = _plan_path(config, kind, motion, scale, rng)
@@ -188,7 +188,7 @@ def _class_and_motion(seed: int, index: int) -> tuple[str, str]:
 
 
 def _plan_camera(config: SceneConfig, rng: np.random.Generator) -> Camera:
-    """A camera on a low tripod, tilted down so far that the ground little beyond `near_m` is in the picture."""
+    """A camera on a low tripod, tilted down so that the ground just beyond `near_m` is in the frame."""
     height_m, pitch_rad = rng.uniform(0.95, 1.25), rng.uniform(0.05, 0.12)
     focal_px = config.width * rng.uniform(1.18, 1.36)
     lowest_rad = atan2(height_m, 1.1 * config.near_m) - atan2(config.height / 2, focal_px)
@@ -200,7 +200,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _plan_path(config: SceneConfig, kind: Kind, motion: str, scale: float, rng: np.random.Generator) -> Path:
-    # So far away that long and tall things fit into the picture, whose upper edge rises by about 0.26 per metre.
+    # Far enough that long and tall objects fit into the frame, whose upper edge rises by about 0.26 per metre.
     nearest_m = max(config.near_m, 1.3 * kind.extent_m * scale, (kind.height_m * scale - 0.9) / 0.26)
     travel_m = min(rng.uniform(*kind.speeds_m_s) * config.duration_s, 0.8 * (config.far_m - nearest_m))
     seconds = config.duration_s
@@ -221,7 +221,7 @@ def _plan_path(config: SceneConfig, kind: Kind, motion: str, scale: float, rng: 
         away_m = _log_uniform(rng, nearest_m, 0.9 * config.far_m)
         heading = -pi / 2 + side * rng.uniform(0.35, 1.35)
         return Path(motion, (away_m * sin(bearing_0), away_m * cos(bearing_0), 0.0, 0.0), heading)
-    # Toward or away: the far end is at least 1.6 times as far as the near end, so that the change can be heard.
+    # Approach or recede: the far end is at least 1.6 times as far as the near end, so that the change is audible.
     near_end_m = _log_uniform(rng, nearest_m, min(travel_m / 0.6, config.far_m - travel_m))
     ends = [(near_end_m + travel_m, bearing_0), (near_end_m, bearing_1)]
     if motion == "recede":
@@ -233,7 +233,7 @@ def _plan_path(config: SceneConfig, kind: Kind, motion: str, scale: float, rng: 
 def _plan_events(
     object_class: str, speed_m_s: float, scale: float, duration_s: float, rng: np.random.Generator
 ) -> Floats:
-    """Times of the contacts. Large things are slower; walkers and horses place their feet as their speed demands."""
+    """Times of the contacts. Large objects are slower; steps and strides follow from the speed."""
     slow = scale**0.5
     if object_class == "horse":
         stride_s = rng.uniform(0.46, 0.56) * slow

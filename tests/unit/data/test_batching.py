@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmma_core.data.batching import ClipBatch, collate, read_ahead, training_batches
+from dmma_core.data.batching import ClipBatch, collate, prefetch, training_batches
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.mixing import SampleOrder, Source
 from helpers.rows import make_features, write_features
@@ -25,7 +25,7 @@ def steps(store: FeatureStore, first_sample: int, num: int, rank: int = 0, world
     return list(itertools.islice(batches, num))
 
 
-def test_a_batch_holds_what_was_stored(store: FeatureStore) -> None:
+def test_a_batch_has_the_stored_values(store: FeatureStore) -> None:
     batch = collate([store], [(0, 7), (0, 2)], [100, 101])
     assert batch.clip_ids == ("clip-0007", "clip-0002")
     assert batch.sample_B.tolist() == [100, 101] and batch.has_video_B.tolist() == [True, True]
@@ -42,7 +42,7 @@ def test_batches_own_their_memory(store: FeatureStore) -> None:
     assert batch.to("cpu").clip_ids == batch.clip_ids
 
 
-def test_two_workers_see_together_what_one_sees(store: FeatureStore) -> None:
+def test_two_workers_together_have_the_batch_of_one(store: FeatureStore) -> None:
     alone = steps(store, 0, 6)
     pairs = zip(steps(store, 0, 6, 0, 2), steps(store, 0, 6, 1, 2), strict=True)
     for whole, (left, right) in zip(alone, pairs, strict=True):
@@ -56,14 +56,14 @@ def test_a_run_resumes_at_any_sample(store: FeatureStore) -> None:
     assert resumed[0].sample_B.tolist() == [12, 13, 14, 15]
 
 
-def test_reading_ahead_is_bounded_and_ends_with_its_consumer(store: FeatureStore) -> None:
+def test_prefetching_is_bounded_and_ends_with_its_consumer(store: FeatureStore) -> None:
     asked: list[int] = []
 
     def read(index: int) -> ClipBatch:
         asked.append(index)
         return collate([store], [(0, index % 13)], [index])
 
-    batches = read_ahead(read)
+    batches = prefetch(read)
     assert next(batches).sample_B.tolist() == [0]
     time.sleep(0.3)
     assert len(asked) <= 7
@@ -74,13 +74,13 @@ def test_reading_ahead_is_bounded_and_ends_with_its_consumer(store: FeatureStore
         time.sleep(0.01)
 
 
-def test_an_error_of_the_reader_reaches_the_consumer(store: FeatureStore) -> None:
+def test_an_error_of_the_reader_is_raised_in_the_consumer(store: FeatureStore) -> None:
     def read(index: int) -> ClipBatch:
         if index == 2:
             raise OSError("the disk went away")
         return collate([store], [(0, index)], [index])
 
-    batches = read_ahead(read)
+    batches = prefetch(read)
     assert len(list(itertools.islice(batches, 2))) == 2
     with pytest.raises(OSError, match="the disk went away"):
         next(batches)

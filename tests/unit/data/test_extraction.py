@@ -32,7 +32,7 @@ def test_shards_are_written_as_soon_as_they_are_full(tmp_path: Path, manifest: M
     assert extraction.unfinished(uri, shards, SCHEMA) == [shards[0], shards[2]]
 
 
-def test_a_shard_that_mostly_failed_is_not_called_finished(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_shard_that_mostly_failed_is_not_written(tmp_path: Path, manifest: Manifest) -> None:
     uri, (shard, *_) = str(tmp_path / "set"), plan_shards(manifest, 30)
     with (
         pytest.raises(SchemaError, match=r"16 of the 30 clips .* unreadable: There is no file\. .* was not written"),
@@ -43,7 +43,7 @@ def test_a_shard_that_mostly_failed_is_not_called_finished(tmp_path: Path, manif
     assert not paths.exists(uri)
 
 
-def test_a_small_shard_may_fail_wholly(tmp_path: Path, manifest: Manifest) -> None:
+def test_all_clips_of_a_small_shard_may_fail(tmp_path: Path, manifest: Manifest) -> None:
     uri, shards = str(tmp_path / "set"), plan_shards(manifest, 4)
     with ShardCollector(uri, SCHEMA, shards, 30) as collector:
         for clip in shards[0].clips:
@@ -51,7 +51,7 @@ def test_a_small_shard_may_fail_wholly(tmp_path: Path, manifest: Manifest) -> No
     assert shards[0] not in extraction.unfinished(uri, shards, SCHEMA)
 
 
-def test_a_failed_write_reaches_the_caller(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_failed_write_is_raised_in_the_caller(tmp_path: Path, manifest: Manifest) -> None:
     (tmp_path / "set").write_bytes(b"a file where the folder should be")
     (shard, *_) = plan_shards(manifest, 2)
     with (
@@ -78,5 +78,5 @@ def test_one_duration_is_required(tmp_path: Path, manifest: Manifest) -> None:
     mixed = replace(manifest, clips=(*manifest.clips, replace(make_clip(31), duration_s=8.0)))
     with pytest.raises(SchemaError, match="clips of 1 to 8 s"):
         extraction.common_duration_s(mixed)
-    with pytest.raises(SchemaError, match="holds no clips"):
+    with pytest.raises(SchemaError, match="contains no clips"):
         extraction.common_duration_s(replace(manifest, clips=()))

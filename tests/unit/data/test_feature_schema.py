@@ -11,18 +11,18 @@ from dmma_core.tensors import TensorSpec
 from helpers.rows import SCHEMA, make_clip, make_features
 
 
-def test_schema_survives_json() -> None:
+def test_json_round_trip() -> None:
     assert FeatureSchema.from_dict(json.loads(json.dumps(SCHEMA.to_dict()))) == SCHEMA
 
 
-def test_shape_and_dtype_stand_in_the_columns() -> None:
+def test_shape_and_dtype_are_in_the_columns_metadata() -> None:
     field = SCHEMA.row_schema().field("rgb")
     assert field.type == pa.binary(12) and not field.nullable
     assert field.metadata == {b"shape": b"[2, 3]", b"dtype": b"float16"}
     assert SCHEMA.caption_schema().names == ["caption_id", "caption", "text"]
 
 
-def test_a_row_holds_identity_and_tensors() -> None:
+def test_a_row_has_the_clip_and_its_tensors() -> None:
     row = SCHEMA.encode_row(make_clip(5), make_features(5))
     table = rows_to_table([row], SCHEMA.row_schema())
     assert table["clip_id"].to_pylist() == ["clip-0005"] and table["has_video"].to_pylist() == [True]
@@ -30,15 +30,15 @@ def test_a_row_holds_identity_and_tensors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "sentence"),
+    ("name", "value", "message"),
     [
         ("rgb", np.zeros((3, 2)), r"rgb has shape \(3, 2\), expected \(2, 3\)"),
-        ("depth", np.full((2, 3), np.nan), "depth holds values that are not finite"),
-        ("sync", np.full((2, 3), 1e6), "sync holds values that are not finite in float16"),
+        ("depth", np.full((2, 3), np.nan), "depth contains values that are not finite"),
+        ("sync", np.full((2, 3), 1e6), "sync contains values that are not finite in float16"),
     ],
 )
-def test_bad_tensors_never_become_rows(name: str, value: np.ndarray, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
+def test_bad_tensors_are_refused(name: str, value: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         SCHEMA.encode_row(make_clip(0), {**make_features(0), name: value})
 
 

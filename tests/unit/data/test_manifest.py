@@ -33,14 +33,14 @@ def test_round_trip_on_a_bucket(bucket: str) -> None:
     assert read_manifest(f"{bucket}/m").fingerprint == written.fingerprint
 
 
-def test_fingerprint_follows_the_contents_alone(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_contents_alone(tmp_path: Path) -> None:
     first = write_manifest(str(tmp_path / "a"), "set", CLIPS, [])
     reordered = write_manifest(str(tmp_path / "b"), "set", CLIPS[::-1], REJECTED)
     changed = write_manifest(str(tmp_path / "c"), "set", [replace(CLIPS[0], start_s=0.5), *CLIPS[1:]], [])
     assert first.fingerprint == reordered.fingerprint != changed.fingerprint
 
 
-def test_an_empty_manifest_and_odd_texts_survive(tmp_path: Path) -> None:
+def test_an_empty_manifest_and_unusual_texts_are_kept(tmp_path: Path) -> None:
     assert write_manifest(str(tmp_path / "empty"), "set", [], []).clips == read_manifest(str(tmp_path / "empty")).clips
     odd = replace(CLIPS[0], clip_id="-odd ü", caption='a "quoted"\ncaption\t', has_text=False)
     write_manifest(str(tmp_path / "odd"), "set", [odd], [])
@@ -64,7 +64,7 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     write_manifest(str(tmp_path), "set", CLIPS, [])
     marker = paths.read_json(str(tmp_path / MARKER))
     paths.write_json(str(tmp_path / MARKER), {**marker, "schema_version": 99})
-    with pytest.raises(SchemaError, match="schema version 99, this DMMA reads 1"):
+    with pytest.raises(SchemaError, match="schema version 99, but this version of DMMA reads 1"):
         read_manifest(str(tmp_path))
 
 
@@ -76,7 +76,7 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         read_rows(uri, type(CLIPS[0]))
 
 
-def test_a_damaged_part_is_a_sentence(tmp_path: Path) -> None:
+def test_a_damaged_part_is_reported(tmp_path: Path) -> None:
     write_manifest(str(tmp_path), "set", CLIPS, [])
     part = tmp_path / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:-20])

@@ -8,7 +8,7 @@ from dmma_core.errors import ConfigError
 SOURCES = (Source(0, [2, 3, 5], repeats=3), Source(1, [7, 11]))
 
 
-def test_an_epoch_holds_every_row_as_often_as_wanted() -> None:
+def test_an_epoch_has_every_row_as_often_as_requested() -> None:
     order = SampleOrder(SOURCES, seed=4)
     assert len(order) == 11
     expected = Counter({(0, row): 3 for row in (2, 3, 5)} | {(1, row): 1 for row in (7, 11)})
@@ -16,8 +16,8 @@ def test_an_epoch_holds_every_row_as_often_as_wanted() -> None:
         assert Counter(order[epoch * 11 + position] for position in range(11)) == expected
 
 
-def test_any_sample_can_be_asked_for_at_any_time() -> None:
-    """What exact resuming rests on: the order has no memory."""
+def test_samples_can_be_read_in_any_order() -> None:
+    """Exact resuming needs this: the order is a pure function of the sample number."""
     in_sequence = [SampleOrder(SOURCES, seed=4)[sample] for sample in range(60)]
     order = SampleOrder(SOURCES, seed=4)
     jumping = {sample: order[sample] for sample in (59, 0, 33, 10, 11, 12, 58, 1)}
@@ -38,6 +38,6 @@ def test_the_shuffle_is_uniform() -> None:
     assert all(abs(firsts[row] - 500) < 5 * (2000 * 0.25 * 0.75) ** 0.5 for row in range(4))
 
 
-def test_nothing_to_train_on_is_a_sentence() -> None:
+def test_no_training_clips_is_an_error() -> None:
     with pytest.raises(ConfigError, match="No clip is left"):
         SampleOrder([Source(0, [])], seed=0)

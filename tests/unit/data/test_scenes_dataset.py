@@ -10,7 +10,7 @@ import pytest
 from dmma_core.data.scenes import (
     SceneConfig,
     check_settings,
-    finish,
+    complete_render,
     is_rendered,
     read_render_marker,
     read_truth,
@@ -31,11 +31,11 @@ def folder(tmp_path_factory) -> str:
     uri = str(tmp_path_factory.mktemp("scenes"))
     for block in unfinished_blocks(CONFIG, uri):
         render_block(CONFIG, uri, block)
-    finish(CONFIG, uri)
+    complete_render(CONFIG, uri)
     return uri
 
 
-def test_the_same_clip_is_the_same_to_the_byte():
+def test_the_same_clip_has_the_same_bytes():
     one, two = render_clip(CONFIG, 4), render_clip(replace(CONFIG, num_clips=99), 4)
     np.testing.assert_array_equal(one.frames_THWC, two.frames_THWC)
     np.testing.assert_array_equal(one.audio_A, two.audio_A)
@@ -48,7 +48,7 @@ def test_two_renderings_have_the_same_bytes(folder, tmp_path):
     again = str(tmp_path)
     for block in unfinished_blocks(CONFIG, again):
         render_block(CONFIG, again, block)
-    finish(CONFIG, again)
+    complete_render(CONFIG, again)
     assert paths.read_bytes(f"{again}/truth.parquet") == paths.read_bytes(f"{folder}/truth.parquet")
     assert read_render_marker(again)["fingerprint"] == read_render_marker(folder)["fingerprint"]
 
@@ -65,7 +65,7 @@ def test_the_folder_holds_videos_captions_truth_and_marker(folder):
     assert not Path(folder, "truth-parts").exists()
 
 
-def test_truth_reads_back_as_it_was(folder):
+def test_truth_is_read_back_unchanged(folder):
     truth, read = render_clip(CONFIG, 9).truth, list(read_truth(folder).values())[9]
     assert (read.clip_id, read.object_class, read.motion, read.index) == (
         truth.clip_id,
@@ -79,7 +79,7 @@ def test_truth_reads_back_as_it_was(folder):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_the_video_decodes_to_what_was_drawn_and_sounded(folder):
+def test_the_video_decodes_to_the_rendered_frames_and_sound(folder):
     clip = render_clip(CONFIG, 2)
     request = FrameRequest("all", CONFIG.fps, CONFIG.height, CONFIG.width)
     decoded = decode_clip(
@@ -95,7 +95,7 @@ def test_the_video_decodes_to_what_was_drawn_and_sounded(folder):
     assert ratio == pytest.approx(1, abs=0.1)
 
 
-def test_rendering_goes_on_after_the_last_finished_block(tmp_path):
+def test_rendering_resumes_after_the_last_finished_block(tmp_path):
     uri = str(tmp_path)
     first, second = unfinished_blocks(CONFIG, uri)
     render_block(CONFIG, uri, first)
@@ -103,7 +103,7 @@ def test_rendering_goes_on_after_the_last_finished_block(tmp_path):
     assert unfinished_blocks(CONFIG, uri) == [second]
     assert not is_rendered(uri)
     render_block(CONFIG, uri, second)
-    finish(CONFIG, uri)
+    complete_render(CONFIG, uri)
     assert is_rendered(uri) and unfinished_blocks(CONFIG, uri) == []
     assert all(Path(uri, name).stat().st_mtime_ns == stamp for name, stamp in written.items())
 
@@ -114,7 +114,7 @@ def test_other_settings_in_the_same_folder_are_refused(folder):
     check_settings(CONFIG, folder)
 
 
-def test_unfinished_and_foreign_folders_are_sentences(tmp_path, folder):
+def test_unfinished_and_foreign_folders_are_refused(tmp_path, folder):
     with pytest.raises(IncompleteError, match=r"RENDER\.json"):
         read_render_marker(str(tmp_path))
     with pytest.raises(DmmaError, match="truth"):

@@ -1,4 +1,4 @@
-"""The planned world: classes, motions, geometry, and settings that cannot be used."""
+"""The planned scene: classes, motions, geometry, and refused settings."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_a_plan_does_not_depend_on_the_number_of_clips_or_the_frame_rate():
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_motions_do_what_their_names_say(motion):
+def test_motions_match_their_names(motion):
     scenes = [scene for scene in (plan_scene(CONFIG, index) for index in range(200)) if scene.motion == motion]
     for scene in scenes:
         distance = scene.distance_m(TIMES_T)
@@ -55,7 +55,7 @@ def test_motions_do_what_their_names_say(motion):
             assert np.ptp(np.linalg.norm(position[:, :2] - centre, axis=1)) < 1e-9 and turned > 0.3
 
 
-def test_objects_stay_in_sight_and_within_the_distances():
+def test_objects_stay_visible_and_within_the_distances():
     for index in range(200):
         scene = plan_scene(CONFIG, index)
         column, row, depth = scene.camera.project(scene.source_position(TIMES_T))
@@ -66,7 +66,7 @@ def test_objects_stay_in_sight_and_within_the_distances():
         assert distance.min() >= 0.95 * CONFIG.near_m and distance.max() <= 1.05 * CONFIG.far_m
 
 
-def test_size_in_the_picture_does_not_give_distance_away():
+def test_object_size_is_independent_of_distance():
     scales = np.array([plan_scene(CONFIG, index).scale for index in range(400)])
     distances = np.array([plan_scene(CONFIG, index).distance_m(TIMES_T).mean() for index in range(400)])
     assert scales.max() / scales.min() > 2
@@ -82,7 +82,7 @@ def test_events_cover_the_clip_and_its_margins_in_order():
 
 
 def test_projection_and_ground_agree():
-    camera = Camera(height_m=1.6, pitch_rad=0.15, focal_px=140.0, picture_height=128, picture_width=128)
+    camera = Camera(height_m=1.6, pitch_rad=0.15, focal_px=140.0, image_height=128, image_width=128)
     points = np.array([[0.5, 4.0, 0.0], [-2.0, 9.0, 0.0], [3.0, 18.0, 0.0]])
     column, row, depth = camera.project(points)
     np.testing.assert_allclose(camera.ground_depth(row), depth, rtol=1e-9)
@@ -92,8 +92,8 @@ def test_projection_and_ground_agree():
     assert np.isinf(camera.ground_depth(np.array([horizon - 1]))).all()
 
 
-def test_a_thing_twice_as_far_looks_half_as_tall():
-    camera = Camera(height_m=1.0, pitch_rad=0.0, focal_px=128.0, picture_height=128, picture_width=128)
+def test_an_object_twice_as_far_appears_half_as_tall():
+    camera = Camera(height_m=1.0, pitch_rad=0.0, focal_px=128.0, image_height=128, image_width=128)
     heights = []
     for away in (5.0, 10.0):
         _, row, _ = camera.project(np.array([[0.0, away, 0.0], [0.0, away, 2.0]]))
@@ -118,7 +118,7 @@ def test_a_thing_twice_as_far_looks_half_as_tall():
         ({"depth_height": 256}, "depth_height"),
     ],
 )
-def test_settings_that_cannot_be_used_are_sentences(settings, word):
+def test_settings_that_cannot_be_used_are_refused(settings, word):
     with pytest.raises(ConfigError, match=word) as caught:
         SceneConfig(**settings)
     assert caught.value.remedy

@@ -1,4 +1,4 @@
-"""The picture and the depth maps of rendered clips, measured against the planned geometry."""
+"""Frames and depth maps of rendered clips, compared with the planned geometry."""
 
 from dataclasses import replace
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dmma_core.data.scenes import OBJECT_CLASSES, SceneConfig, render_clip
-from dmma_core.data.scenes.backdrop import SKY_DEPTH_M, draw_backdrop, light_direction
-from dmma_core.data.scenes.picture import depth_frame_numbers, draw_frames
-from dmma_core.data.scenes.world import Path, generator, plan_scene
+from dmma_core.data.scenes.backdrop import SKY_DEPTH_M, light_direction, render_backdrop
+from dmma_core.data.scenes.frames import depth_frame_numbers, render_frames
+from dmma_core.data.scenes.world import Path, plan_scene, random_generator
 
 FULL_DEPTH = SceneConfig(seed=5, fps=5.0, depth_fps=5.0, depth_height=128, depth_width=128)
 
@@ -27,9 +27,9 @@ def at_distance(scene, away_m: float):
 
 def mask_of(config: SceneConfig, scene):
     """Pixels of the object in every frame, from the depth maps with and without it."""
-    _, depth = draw_frames(config, scene)
-    rng = generator(config, scene.index, 2)
-    _, empty = draw_backdrop(scene, light_direction(rng), rng)
+    _, depth = render_frames(config, scene)
+    rng = random_generator(config, scene.index, 2)
+    _, empty = render_backdrop(scene, light_direction(rng), rng)
     return depth, depth.astype(np.float32) < 0.97 * empty
 
 
@@ -44,7 +44,7 @@ def test_depth_at_the_object_is_its_known_distance(object_class):
 
 
 def test_ground_contact_has_the_depth_of_the_ground_beneath():
-    """Just below the wheels of a standing thing the depth map shows the ground at the object's known distance."""
+    """Just below the wheels of a static object the depth map shows the ground at its known distance."""
     scene = at_distance(scene_of("clock"), 8.0)
     depth, mask = mask_of(FULL_DEPTH, scene)
     lowest = np.where(mask[0].any(axis=1))[0].max()
@@ -60,13 +60,13 @@ def test_ground_rows_follow_the_camera_and_the_sky_is_far():
     camera = plan_scene(FULL_DEPTH, 0).camera
     rows = np.arange(128) + 0.5
     expected = np.minimum(camera.ground_depth(rows), SKY_DEPTH_M)
-    shown = clip.truth.depth_m[0].astype(np.float32).max(axis=1)  # nothing lies behind ground and sky
+    shown = clip.truth.depth_m[0].astype(np.float32).max(axis=1)  # nothing is behind ground and sky
     np.testing.assert_allclose(shown, expected, rtol=2e-3)
     assert shown[0] == SKY_DEPTH_M
 
 
 @pytest.mark.parametrize("object_class", OBJECT_CLASSES)
-def test_size_in_the_picture_follows_perspective(object_class):
+def test_size_in_the_image_follows_perspective(object_class):
     heights = {}
     for away_m in (6.0, 12.0):
         scene = at_distance(scene_of(object_class), away_m)
@@ -78,10 +78,10 @@ def test_size_in_the_picture_follows_perspective(object_class):
 
 
 @pytest.mark.parametrize("object_class", OBJECT_CLASSES)
-def test_the_object_is_seen_and_moves(object_class):
+def test_the_object_is_visible_and_moves(object_class):
     config = SceneConfig(seed=5)
     scene = at_distance(scene_of(object_class, config=config), 5.0)
-    frames, _ = draw_frames(config, scene)
+    frames, _ = render_frames(config, scene)
     changes = np.abs(np.diff(frames.astype(np.int16), axis=0)).max(axis=3)
     assert (changes > 12).any(axis=(1, 2)).mean() > 0.3
     column, row, _ = scene.camera.project(scene.source_position(np.zeros(1)))
@@ -100,15 +100,15 @@ def test_the_ball_squashes_at_contact():
     assert heights[away_s < 0.01].mean() < 0.85 * heights[away_s > 0.12].mean()
 
 
-def test_nearer_things_hide_the_object():
+def test_nearer_objects_occlude_the_object():
     scene = plan_scene(FULL_DEPTH, 0)
-    rng = generator(FULL_DEPTH, scene.index, 2)
-    _, background = draw_backdrop(scene, light_direction(rng), rng)
-    _, depth = draw_frames(FULL_DEPTH, scene)
+    rng = random_generator(FULL_DEPTH, scene.index, 2)
+    _, background = render_backdrop(scene, light_direction(rng), rng)
+    _, depth = render_frames(FULL_DEPTH, scene)
     assert (depth.astype(np.float32) <= background * 1.001).all()
 
 
-def test_other_picture_sizes_and_depth_sizes():
+def test_other_frame_and_depth_sizes():
     config = SceneConfig(seed=2, height=64, width=96, fps=10.0, duration_s=2.0, depth_height=16, depth_width=24)
     clip = render_clip(config, 3)
     assert clip.frames_THWC.shape == (20, 64, 96, 3) and clip.frames_THWC.dtype == np.uint8

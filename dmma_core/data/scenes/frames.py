@@ -1,33 +1,34 @@
-"""From a planned scene to frames and depth maps."""
+"""Rendering of frames and depth maps of a planned scene."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmma_core.data.scenes import bodies, creatures
-from dmma_core.data.scenes.backdrop import draw_backdrop, light_direction
+from dmma_core.data.scenes.backdrop import light_direction, render_backdrop
 from dmma_core.data.scenes.config import SceneConfig
 from dmma_core.data.scenes.raster import Primitive, composite, paint
-from dmma_core.data.scenes.shapes import place
-from dmma_core.data.scenes.world import KINDS, Floats, Scene, generator
+from dmma_core.data.scenes.shapes import to_world
+from dmma_core.data.scenes.world import KINDS, Floats, Scene, random_generator
 
 _FRAMES_AT_ONCE = 25
 _TROLLEY_BORNE = ("hammer", "bell", "clock")
 
 
 def frame_times(config: SceneConfig) -> Floats:
+    """Times (s) of the frames: [T]."""
     return np.arange(config.num_frames) / config.fps
 
 
 def depth_frame_numbers(config: SceneConfig) -> NDArray[np.int64]:
-    """The frame each depth map belongs to: the one that is shown at its time."""
+    """Index of the frame of each depth map: the frame shown at its time. [T']."""
     return np.floor(np.arange(config.num_depth_frames) / config.depth_fps * config.fps + 1e-6).astype(np.int64)
 
 
-def draw_frames(config: SceneConfig, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+def render_frames(config: SceneConfig, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Frames uint8 [T, H, W, 3] and depth maps float16 [T', H', W'] in metres along the optical axis."""
-    rng = generator(config, scene.index, 2)
+    rng = random_generator(config, scene.index, 2)
     light_3 = light_direction(rng)
-    background, background_depth = draw_backdrop(scene, light_3, rng)
+    background, background_depth = render_backdrop(scene, light_3, rng)
     body = _body(scene, frame_times(config), rng)
     position = scene.path.ground_position(frame_times(config))
     still = np.asarray(background * 255 + 0.5, dtype=np.uint8)
@@ -47,17 +48,17 @@ def draw_frames(config: SceneConfig, scene: Scene) -> tuple[NDArray[np.uint8], N
         for number in range(chunk.start, chunk.stop):
             depth = background_depth.copy()
             if layer is not None:
-                picture = background.copy()
-                touched = composite(picture, depth, layer, number - chunk.start)
+                image_HW3 = background.copy()
+                touched = composite(image_HW3, depth, layer, number - chunk.start)
                 if touched is not None:
-                    frames[number][touched] = np.clip(picture[touched] * 255 + 0.5, 0, 255)
+                    frames[number][touched] = np.clip(image_HW3[touched] * 255 + 0.5, 0, 255)
             if number in wanted_depth:
                 depth_maps[wanted_depth[number]] = depth[np.ix_(rows, columns)]
     return frames, depth_maps
 
 
 def _body(scene: Scene, time_T: Floats, rng: np.random.Generator) -> list[Primitive]:
-    """The object's primitives in the world, for all frames."""
+    """The object's primitives in world coordinates, for all frames."""
     name, path, scale = scene.object_class, scene.path, scene.scale
     position, heading = path.ground_position(time_T), path.heading(time_T)
     speed_m_s = path.speed_m_s
@@ -73,8 +74,8 @@ def _body(scene: Scene, time_T: Floats, rng: np.random.Generator) -> list[Primit
             "clock": bodies.standing_clock,
         }[name]
         parts = build(time_T, scene.event_s, speed_m_s / scale * time_T, scale, rng)
-    if name in _TROLLEY_BORNE:  # the trolley has castors: what it carries keeps its face roughly to the camera
+    if name in _TROLLEY_BORNE:  # the trolley has castors, so its load roughly faces the camera
         heading = np.arctan2(-position[:, 1], -position[:, 0]) + rng.uniform(-0.45, 0.45)
-    if name == "ball":  # drawn upright before the camera; its spots show how it rolls
+    if name == "ball":  # always faces the camera; its spots show the rolling
         heading = np.arctan2(-position[:, 1], -position[:, 0])
-    return place(parts, position, heading, scale)
+    return to_world(parts, position, heading, scale)
