@@ -1,7 +1,7 @@
-"""One file into a local one, over HTTP or from a mirror's folder, gone on with where an earlier attempt broke off.
+"""Resumable download of one file, over HTTP or from the folder of a mirror.
 
-Beside the growing file, as `<name>.part.source.json`, stands which version of which source its bytes are of. Bytes of another
-source or version, or of a source that names none, are thrown away: no file is ever put together of two.
+`<name>.part.source.json` records the source and version of the bytes in the partial file. Bytes of another source or
+version, or of a source without versions, are discarded, so a file never mixes the bytes of two.
 """
 
 import errno
@@ -25,64 +25,63 @@ from dmma_core.storage import paths
 _CHUNK_BYTES = 1 << 20
 _MEBI = 1 << 20
 _TIMEOUT_S = 60.0
-_MAX_FRUITLESS_ATTEMPTS = 4
+_MAX_FAILED_ATTEMPTS = 4
 _log = logging.getLogger(__name__)
 
 
 def download(url: str, part: Path, label: str, first_pause_s: float = 1.0) -> None:
-    """Bring `url` wholly into the file `part`, going on behind the bytes of the same version that are there already.
+    """Download `url` into the file `part`, resuming after the bytes of the same version that it already contains.
 
-    A broken connection is taken up again as long as attempts bring new bytes. Raises StorageError when it does not
-    come back, is refused or no web address, or the disk is full or `part` not to be written; the bytes got so far stay
-    for the next call.
+    A broken connection is retried until several attempts in a row add no bytes; then, for a refused or invalid URL, a
+    full disk or an unwritable `part`, StorageError is raised. The bytes so far are kept for the next call.
     """
     try:
         urllib.parse.urlsplit(url)
     except ValueError as error:
-        raise StorageError(f"{url} is no web address ({error}).", remedy="Check --mirror.") from error
-    with _locked(part) as growing:
-        fruitless, most = 0, growing.num_bytes
+        raise StorageError(f"{url} is not a valid URL ({error}).", remedy="Check --mirror.") from error
+    with _locked(part) as part_file:
+        failed, most = 0, part_file.num_bytes
         while True:
-            problem = _attempt(url, growing, label)
+            problem = _attempt(url, part_file, label)
             if problem is None:
                 return
-            fruitless = 0 if growing.num_bytes > most else fruitless + 1
-            most = max(most, growing.num_bytes)
-            if fruitless == _MAX_FRUITLESS_ATTEMPTS:
+            failed = 0 if part_file.num_bytes > most else failed + 1
+            most = max(most, part_file.num_bytes)
+            if failed == _MAX_FAILED_ATTEMPTS:
                 raise StorageError(
-                    f"{url} broke off after {growing.num_bytes / _MEBI:.1f} MiB ({problem}).",
-                    remedy="Run the same command again; it goes on from there.",
+                    f"The download of {url} stopped after {part_file.num_bytes / _MEBI:.1f} MiB ({problem}).",
+                    remedy="Run the same command again; it resumes from there.",
                 )
-            _log.info("%s: the connection broke (%s); going on.", label, problem)
-            time.sleep(first_pause_s * 2**fruitless)
+            _log.info("%s: connection lost (%s); retrying.", label, problem)
+            time.sleep(first_pause_s * 2**failed)
 
 
-def copy(uri: str, part: Path, label: str) -> None:
-    """Bring the file `uri` of a folder, local or gs://, wholly into the file `part`, going on as `download` does.
+def copy_file(uri: str, part: Path, label: str) -> None:
+    """Copy the file `uri` (local or gs://) into the file `part`, resuming as `download` does.
 
-    Raises StorageError where it cannot be read, is changed meanwhile, or `part` cannot be written.
+    Raises StorageError where it cannot be read, changes during the copy, or `part` cannot be written.
     """
     num_bytes, version = paths.size_and_version(uri)
-    with _locked(part) as growing:
-        if growing.version_of(uri) != version or growing.num_bytes > num_bytes:
-            growing.begin(uri, version)
-        have = growing.num_bytes
-        growing.require_space(num_bytes - have)
+    with _locked(part) as part_file:
+        if part_file.version_of(uri) != version or part_file.num_bytes > num_bytes:
+            part_file.restart(uri, version)
+        have = part_file.num_bytes
+        part_file.require_space(num_bytes - have)
         with paths.open_read(uri) as source:
             source.seek(have)
-            _copy(source, growing, label, num_bytes)
-        if paths.size_and_version(uri) != (num_bytes, version) or growing.num_bytes != num_bytes:
-            raise StorageError(f"{uri} was changed while it was read.", remedy="Run the same command again.")
+            _append(source, part_file, label, num_bytes)
+        if paths.size_and_version(uri) != (num_bytes, version) or part_file.num_bytes != num_bytes:
+            raise StorageError(f"{uri} changed while it was read.", remedy="Run the same command again.")
 
 
 def discard(part: Path) -> None:
-    """Remove `part` and what is noted of it."""
+    """Remove `part` and the record of its source."""
     part.unlink(missing_ok=True)
     _record_of(part).unlink(missing_ok=True)
 
 
 class _Part:
-    """The growing file, opened and locked, and the note of where its bytes came from."""
+    """The partial file, opened and locked, and the record of its source."""
 
     def __init__(self, path: Path, file: Any) -> None:
         self._path, self._file = path, file
@@ -92,13 +91,13 @@ class _Part:
         return int(self._file.seek(0, 2))
 
     def version_of(self, source: str) -> str | None:
-        """The version of `source` that its bytes are of. None where they are of none that is known."""
+        """Version of `source` that its bytes belong to; None where that is unknown."""
         record = _record_of(self._path)
-        noted = paths.read_json(str(record)) if record.is_file() else {}
-        return str(noted["version"]) if noted.get("source") == source else None
+        recorded = paths.read_json(str(record)) if record.is_file() else {}
+        return str(recorded["version"]) if recorded.get("source") == source else None
 
-    def begin(self, source: str, version: str | None) -> None:
-        """Throw away all bytes; those to come are of `version`, None where the source tells none."""
+    def restart(self, source: str, version: str | None) -> None:
+        """Discard all bytes and record the `version` of the next ones; None where the source has no versions."""
         self._file.truncate(0)
         _record_of(self._path).unlink(missing_ok=True)
         if version is not None:
@@ -107,7 +106,7 @@ class _Part:
     def write(self, chunk: bytes) -> None:
         try:
             rest = memoryview(chunk)
-            while rest:  # an unbuffered file may take less than all
+            while rest:  # an unbuffered file may write fewer bytes
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -121,12 +120,12 @@ class _Part:
     def _full_disk(self) -> StorageError:
         return StorageError(
             f"The disk is full: {self._path} could not be written.",
-            remedy="Free space, or choose another cache folder by DMMA_CACHE.",
+            remedy="Free space, or set DMMA_CACHE to another cache folder.",
         )
 
 
 def _attempt(url: str, part: _Part, label: str) -> str | None:
-    """One connection. Returns None when the file is whole, else why it is not."""
+    """One connection. Returns None when the file is complete, else the reason."""
     version = part.version_of(url)
     have = part.num_bytes if version is not None else 0
     headers = {"User-Agent": "dmma", "Accept-Encoding": "identity"}
@@ -135,46 +134,44 @@ def _attempt(url: str, part: _Part, label: str) -> str | None:
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  (the registry's and the mirror's URLs are http)
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
-            given = _version(response.headers)
-            if (
-                response.status != 206
-            ):  # the whole file: nothing was there, the file is another now, or no ranges are known
-                part.begin(url, given)
+            given = _version_of_response(response.headers)
+            if response.status != 206:  # the full file: no bytes yet, a changed file, or no support for ranges
+                part.restart(url, given)
                 have = 0
-            elif given not in (None, version):  # the server heeds no If-Range
-                part.begin(url, None)
-                return "the file was changed"
+            elif given not in (None, version):  # the server ignores If-Range
+                part.restart(url, None)
+                return "the file changed"
             length = response.headers.get("Content-Length")
             total = None if length is None else have + int(length)
             part.require_space((total or 0) - have)
-            _copy(response, part, label, total)
+            _append(response, part, label, total)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing behind what is there: whole, or of another file
+        if error.code == 416:  # no bytes left: the file is complete, or another file
             if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
                 return None
-            part.begin(url, None)
-            return "what was there did not fit"
+            part.restart(url, None)
+            return "the partial file did not match"
         if error.code >= 500 or error.code == 429:
             return f"HTTP {error.code}"
         raise StorageError(
             f"{url} was refused (HTTP {error.code}: {error.reason}).",
-            remedy="Open it in a browser; it may have moved or ask for a login. A mirror can be given by --mirror.",
+            remedy="Open it in a browser: it may have moved or need a login. Another source can be set with --mirror.",
         ) from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         return str(getattr(error, "reason", error)) or type(error).__name__
     got = part.num_bytes
-    return None if total is None or got == total else f"{got} of {total} bytes came"
+    return None if total is None or got == total else f"received {got} of {total} bytes"
 
 
-def _version(headers: Any) -> str | None:
-    """What an answer tells of the version of its file, as If-Range takes it: a strong ETag, or the date of its change."""
+def _version_of_response(headers: Any) -> str | None:
+    """Version of the file in a response, for If-Range: a strong ETag, or the Last-Modified date; None without either."""
     etag: str | None = headers.get("ETag")
     date: str | None = headers.get("Last-Modified")
     return etag if etag and not etag.startswith("W/") else date
 
 
-def _copy(source: Any, part: _Part, label: str, total: int | None) -> None:
-    """Append what `source` gives; `total` is the whole file's size, for the bar."""
+def _append(source: Any, part: _Part, label: str, total: int | None) -> None:
+    """Append the bytes of `source`; `total` is the size of the full file, for the progress bar."""
     have = part.num_bytes
     with Progress(label, max(1, _mebi(total or have)), unit="MiB") as progress:
         shown = _mebi(have)
@@ -202,13 +199,13 @@ def _locked(part: Path) -> Iterator[_Part]:
     except OSError as error:
         raise StorageError(
             f"{part} could not be written ({error.strerror}).",
-            remedy="Check its permissions, or choose another cache folder by DMMA_CACHE.",
+            remedy="Check its permissions, or set DMMA_CACHE to another cache folder.",
         ) from error
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageError(
-                f"{part} is being fetched by another process.", remedy="Wait for it, then run again."
+                f"{part} is being fetched by another process.", remedy="Wait until it ends, then run again."
             ) from error
         yield _Part(part, file)

@@ -1,9 +1,10 @@
-"""metrics.jsonl of a run: one JSON object a logged point, appended as training goes.
+"""metrics.jsonl of a run: one JSON object per logged point, appended during training.
 
     {"step": 20, "samples": 320, "wall_s": 12.5, "unix_s": 1790000000.1, "train/loss": 1.02, ...}
 
-`step` and `samples` count what had been trained, `wall_s` the seconds of training over all sessions of the run, `unix_s`
-is the time of day. Every other key is a metric. This file is the truth; a tracking server gets a copy of it.
+`step` and `samples` are the numbers of trained steps and samples, `wall_s` the seconds of training over all sessions of
+the run, `unix_s` the time of the point. All other keys are metrics. This file is authoritative; a tracking server
+receives a copy.
 """
 
 import json
@@ -21,9 +22,9 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Appends points to `uri`. Points after `last_step`, left over from a session that died, are removed at the start.
+    """Appends points to `uri`. Points after `last_step`, from an interrupted session, are removed first.
 
-    A bucket's objects cannot be appended to, so there the whole file is sent again: on `flush`, and every half minute.
+    Objects in a bucket cannot be appended to, so there the full file is uploaded again: on `flush`, and every 30 s.
     """
 
     def __init__(self, uri: str, last_step: int) -> None:
@@ -33,6 +34,7 @@ class MetricsLog:
         self._write_all()
 
     def append(self, point: Point) -> None:
+        """Add one point; its values must be finite."""
         self._points.append(point)
         if not self._remote:
             paths.append_text(self._uri, _lines([point]))
@@ -50,7 +52,7 @@ class MetricsLog:
 
 
 def read_metrics(uri: str) -> list[Point]:
-    """All points of a metrics.jsonl, in order; none where there is no file. A half-written last line is left out."""
+    """All points of a metrics.jsonl, in order; none where there is no file. Damaged lines are skipped with a warning."""
     if not paths.exists(uri):
         return []
     points: list[Point] = []
@@ -59,7 +61,7 @@ def read_metrics(uri: str) -> list[Point]:
             point: Any = json.loads(line) if line else None
         except json.JSONDecodeError:
             _log.warning(
-                "%s has a damaged line after step %s; it is left out.", uri, points[-1]["step"] if points else 0
+                "%s has a damaged line after step %s; it is skipped.", uri, points[-1]["step"] if points else 0
             )
             continue
         if point is not None:

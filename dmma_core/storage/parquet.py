@@ -1,4 +1,4 @@
-"""Parquet without Arrow's threads: with them, a process that ended soon after reading was aborted at exit now and then."""
+"""Parquet without Arrow's threads, which sometimes aborted a process that exited soon after reading."""
 
 import io
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from dmma_core.storage import paths
 
 
 def open_parquet(source: bytes | NativeFile) -> pq.ParquetFile:
-    """A file to be read piece by piece; give `use_threads=False` to its read methods. Raises pa.ArrowException."""
+    """Open a file for partial reads; pass `use_threads=False` to its read methods. Raises pa.ArrowException."""
     return pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source, pre_buffer=False)
 
 
 def read_table(source: bytes | NativeFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """The whole table, or some of its columns. Raises pa.ArrowException for damaged data."""
+    """The full table, or only `columns`. Raises pa.ArrowException for damaged data."""
     return open_parquet(source).read(columns=list(columns) if columns else None, use_threads=False)
 
 
 def read_table_at(uri: str) -> pa.Table:
-    """`read_table` of a file behind the storage door."""
+    """`read_table` of the file `uri`, local or in a bucket."""
     return read_table(paths.read_bytes(uri))

@@ -1,4 +1,4 @@
-"""State dicts in published layouts: read without running code, unwrapped, and held against what a network expects."""
+"""State dicts in published layouts: read without running code, unwrapped, and checked against the network's shapes."""
 
 import errno
 import pickle
@@ -13,10 +13,10 @@ from dmma_core.errors import StorageError, WeightsError
 from dmma_core.storage import paths
 from dmma_core.storage.tensor_files import read_tensors, write_tensors
 
-_CONTAINERS = ("weights", "ema", "state_dict", "generator", "model")  # keys under which published networks lie
-_PREFIX = "module."  # that torch's parallel wrappers put before every name
+_CONTAINERS = ("weights", "ema", "state_dict", "generator", "model")  # keys that contain published networks
+_PREFIX = "module."  # added to every name by torch's parallel wrappers
 _MAX_NAMED = 6
-_DAMAGED_PICKLE = (  # whatever torch's reader happens to stumble over in bytes that are no weights
+_DAMAGED_PICKLE = (  # raised by torch's reader for bytes that are not weights
     pickle.UnpicklingError,
     struct.error,
     EOFError,
@@ -32,21 +32,21 @@ _DAMAGED_PICKLE = (  # whatever torch's reader happens to stumble over in bytes 
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:
-    """State dict of a .safetensors file, or of any other PyTorch file (.pt, .pth, .bin), whose code is never run.
+    """State dict of a .safetensors file or a PyTorch file (.pt, .pth, .bin), whose code is never run.
 
-    Unwrapped as by `unwrap`. Raises WeightsError for a file that is missing, truncated, holds code, or no network.
+    Unwrapped as by `unwrap`. Raises WeightsError for a file that is missing, truncated, contains code, or no network.
     """
     try:
         content = read_tensors(path) if path.endswith(".safetensors") else _read_pickled(path)
     except StorageError as error:
         raise WeightsError(
-            error.message, remedy="Give the path of a whole weights file, or get it with `dmma weights fetch`."
+            error.message, remedy="Use the path of a complete weights file, or get it with `dmma weights fetch`."
         ) from error
     return unwrap(content, path)
 
 
 def write_state_dict(uri: str, state: Mapping[str, Tensor]) -> None:
-    """Write a state dict atomically: as safetensors where the name ends so, else as a PyTorch file without any code."""
+    """Write a state dict atomically: as safetensors for a name ending in .safetensors, else as a PyTorch file without code."""
     if uri.endswith(".safetensors"):
         write_tensors(uri, state)
         return
@@ -55,19 +55,19 @@ def write_state_dict(uri: str, state: Mapping[str, Tensor]) -> None:
 
 
 def unwrap(content: Any, where: str = "The checkpoint") -> dict[str, Tensor]:
-    """The tensors of a network in what a file holds: a state dict, or a checkpoint with it under a known key.
+    """The tensors of a network in the content of a file: a state dict, or a checkpoint that contains it under a known key.
 
-    The keys are "weights", "ema", "state_dict", "generator" and "model", also within each other; a prefix "module." of
-    all names is taken off. Raises WeightsError, which begins with `where`, if there are no tensors.
+    The keys are "weights", "ema", "state_dict", "generator" and "model", also nested; a prefix "module." of
+    all names is removed. Raises WeightsError, beginning with `where`, if there are no tensors.
     """
-    for _ in _CONTAINERS:  # at most so deep: a file may contain itself
+    for _ in _CONTAINERS:  # bounded depth, because a file may contain itself
         content = _contained(content)
     entries = content if isinstance(content, Mapping) else {}
     tensors = {str(name): value for name, value in entries.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(
-            f"{where} holds no network ({_shortened(entries) or f'a {type(content).__name__}'}).",
-            remedy="Give a network's weights, not a file of features or of an optimiser.",
+            f"{where} contains no network ({_shortened(entries) or f'a {type(content).__name__}'}).",
+            remedy="Use the weights of a network, not a file of features or of an optimiser.",
         )
     if all(name.startswith(_PREFIX) for name in tensors):
         return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
@@ -87,38 +87,36 @@ def checked_state_dict(
 ) -> dict[str, Tensor]:
     """float32 tensors of exactly the names and `shapes` that `network` expects; `state` may be wrapped, see `unwrap`.
 
-    Half precision is widened; integer scalars (counters) stay as they are. Names in `optional` may be absent, those that
-    begin with one of `unused` are left out, those in `may_be_nan` need not be finite. Raises WeightsError that lists what
-    is missing, unexpected, of another shape or type, or not finite; `identify` may say which network it is instead.
+    Half precision is converted to float32; integer scalars (counters) are unchanged. Names in `optional` may be absent,
+    those that begin with one of `unused` are ignored, those in `may_be_nan` need not be finite. Raises WeightsError that
+    lists what is missing, unexpected, of another shape or type, or not finite; `identify` may name the actual network.
     """
     tensors = {name: value for name, value in unwrap(state, where).items() if not name.startswith(unused)}
-    misfits = _misfits(tensors, shapes, optional)
-    is_another = any(misfits.values())
-    tensors = {name: _widened(value) for name, value in tensors.items()}
-    misfits["not finite"] = [
+    mismatches = _mismatches(tensors, shapes, optional)
+    is_another = any(mismatches.values())
+    tensors = {name: _as_float32(value) for name, value in tensors.items()}
+    mismatches["not finite"] = [
         name
         for name, value in tensors.items()
         if name not in may_be_nan and _is_plain(value) and not value.isfinite().all()
     ]
-    found = "; ".join(f"{len(names)} {kind} ({_shortened(names)})" for kind, names in misfits.items() if names)
+    found = "; ".join(f"{len(names)} {kind} ({_shortened(names)})" for kind, names in mismatches.items() if names)
     if not found:
         return tensors
     if is_another and identify and (name_of_it := identify(tensors)):
         found += f". It is a {name_of_it} checkpoint"
     raise WeightsError(
         f"{where} cannot be loaded into {network}: {found}.",
-        remedy="Give the file of this network, or choose the network of this file."
-        if is_another
-        else "Fetch the file again.",
+        remedy="Use the file of this network, or the network of this file." if is_another else "Fetch the file again.",
     )
 
 
 def load_strictly(
     module: nn.Module, state: Mapping[str, Any], network: str, where: str, unused: tuple[str, ...] = ()
 ) -> None:
-    """Copy `state` into `module`, whose names are the published ones, after `checked_state_dict` (see there).
+    """Copy `state` into `module`, whose names are the published ones, after `checked_state_dict`.
 
-    A module on the meta device takes the tensors themselves. When WeightsError is raised, the module is unchanged.
+    For a module on the meta device the tensors are assigned. When WeightsError is raised, the module is unchanged.
     """
     own = module.state_dict()
     shapes = {name: tuple(value.shape) for name, value in own.items()}
@@ -131,14 +129,13 @@ def _read_pickled(path: str) -> Any:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except (*_DAMAGED_PICKLE, OSError) as error:
-            if (
-                isinstance(error, OSError) and error.errno != errno.EINVAL
-            ):  # the storage's own, not a place before its start
+            # EINVAL is a seek before the start of a damaged file; other OSErrors are errors of the storage.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
             if forbidden := _forbidden_part(error):
                 raise WeightsError(
-                    f"{path} holds more than tensors ({forbidden}) and was not opened, as that could run its code.",
-                    remedy="Use the published file, or convert it to safetensors where you trust it.",
+                    f"{path} contains more than tensors ({forbidden}) and was not opened, because that could run its code.",
+                    remedy="Use the published file, or convert it to safetensors if you trust it.",
                 ) from error
             raise WeightsError(
                 f"{path} is truncated, damaged or not a PyTorch weights file.",
@@ -147,7 +144,7 @@ def _read_pickled(path: str) -> Any:
 
 
 def _forbidden_part(error: Exception) -> str:
-    """Name of the Python object that torch refused to build, from its message; empty where that was not the reason."""
+    """Name of the Python object that torch refused to load, from its message; empty for other errors."""
     _, found, rest = str(error).partition("GLOBAL ")
     return rest.split()[0] if found else ""
 
@@ -158,10 +155,10 @@ def _contained(content: Any) -> Any:
     return content
 
 
-def _misfits(
+def _mismatches(
     tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], optional: Collection[str]
 ) -> dict[str, list[str]]:
-    """What keeps `tensors` from being a network of `shapes`: kind of misfit to names."""
+    """Names by kind of mismatch between `tensors` and `shapes`."""
     return {
         "missing": [name for name in shapes if name not in tensors and name not in optional],
         "unexpected": [name for name in tensors if name not in shapes],
@@ -179,7 +176,7 @@ def _is_plain(value: Tensor) -> bool:
     return value.layout == torch.strided and not value.is_meta and (value.is_floating_point() or value.ndim == 0)
 
 
-def _widened(value: Tensor) -> Tensor:
+def _as_float32(value: Tensor) -> Tensor:
     return value.detach().to(torch.float32) if value.is_floating_point() else value.detach()
 
 

@@ -1,4 +1,4 @@
-"""safetensors files behind the storage door. No pickle is ever read here."""
+"""safetensors files, local or in a bucket. Pickle is never read here."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ def read_tensors(uri: str) -> dict[str, Tensor]:
     try:
         if paths.is_remote(uri):
             return dict(load(paths.read_bytes(uri)))
-        with paths.open_read(uri):  # for its sentences; the library then maps the file instead of holding it twice
+        with paths.open_read(uri):  # for its error messages; load_file maps the file instead of copying it
             return dict(load_file(paths.absolute(uri)))
     except SafetensorError as error:
         raise StorageError(

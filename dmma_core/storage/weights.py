@@ -1,11 +1,11 @@
 """Published weights in a local cache: listed, fetched, verified. There is no fall-back to random weights.
 
-    <cache>/<filename>                  the file, as published; put there by `dmma weights fetch`, or by hand
+    <cache>/<filename>                  the file, as published; from `dmma weights fetch`, or copied by hand
             <filename>.verified.json    sha256 and size at the first fetch, of files whose authors publish none
-            <filename>.part             a fetch that broke off; beside it, as .part.source.json, of which source it is
+            <filename>.part             an interrupted fetch; its .part.source.json records the source
 
-The cache is the folder DMMA_CACHE, or ~/.cache/dmma/weights. A mirror is a folder, local or gs://, or a web server,
-with the same file names: any cache folder is one.
+The cache is the folder DMMA_CACHE, or ~/.cache/dmma/weights. A mirror is a folder (local or gs://) or a web server with
+the same file names; any cache folder can be a mirror.
 """
 
 import difflib
@@ -19,23 +19,23 @@ from dmma_core.storage import download, paths
 from dmma_core.storage.weights_registry import FILES, GROUPS, NON_COMMERCIAL, WeightsFile
 
 REGISTRY: Mapping[str, WeightsFile] = {file.name: file for file in FILES}
-_ROUNDING = 0.1  # how far the real size may be from a rounded one, as a share
+_ROUNDING = 0.1  # relative tolerance of rounded sizes
 _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where published weights lie on this machine. Raises ConfigError where DMMA_CACHE is no local folder."""
+    """Folder of published weights on this machine. Raises ConfigError where DMMA_CACHE is not a local folder."""
     folder = os.environ.get("DMMA_CACHE") or "~/.cache/dmma/weights"
     if paths.is_remote(folder):
         raise ConfigError(
-            f"DMMA_CACHE is {folder}, but the cache of published weights is a folder of this machine.",
-            remedy="Give a local folder; weights in a bucket are fetched into it by `dmma weights fetch NAME --mirror URI`.",
+            f"DMMA_CACHE is {folder}, but the cache of published weights must be a local folder.",
+            remedy="Use a local folder; weights in a bucket are fetched into it by `dmma weights fetch NAME --mirror URI`.",
         )
     return Path(paths.absolute(folder))
 
 
 def describe(name: str) -> WeightsFile:
-    """Registry entry of `name`. Raises WeightsError that names the near ones."""
+    """Registry entry of `name`. Raises WeightsError that lists similar names."""
     if name not in REGISTRY:
         near = difflib.get_close_matches(name, REGISTRY, n=3) or sorted(REGISTRY)
         raise WeightsError(f"There are no published weights {name!r}.", remedy=f"Known: {', '.join(near)}.")
@@ -43,7 +43,7 @@ def describe(name: str) -> WeightsFile:
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Names and groups ("bundle_mmaudio_44k", "all") as file names, each once, in order."""
+    """Expand groups ("bundle_mmaudio_44k", "all") to names of files, in order and without duplicates."""
     expanded: list[str] = []
     for name in names:
         expanded += REGISTRY if name == "all" else GROUPS.get(name) or (describe(name).name,)
@@ -51,7 +51,7 @@ def expand(names: Iterable[str]) -> list[str]:
 
 
 def inventory() -> tuple[list[str], list[str]]:
-    """Names of the files that are in the cache, and of those that are not."""
+    """Names of the files in the cache, and of the missing ones."""
     present = [name for name, file in REGISTRY.items() if os.path.isfile(_location(file))]
     return present, [name for name in REGISTRY if name not in present]
 
@@ -59,25 +59,25 @@ def inventory() -> tuple[list[str], list[str]]:
 def path_of(name: str) -> str:
     """Local path of the file `name`. Never fetches.
 
-    Raises WeightsError where it is absent, with the command that gets it, or has another size than published.
+    Raises WeightsError where it is missing, with the command that fetches it, or has another size than published.
     """
     file = describe(name)
     location = _location(file)
     if not _is_there(location):
         raise WeightsError(
             f"{file.purpose}: the weights {location} are missing.",
-            remedy=f"Get them with `dmma weights fetch {name}`, or put the file of {file.url} there.",
+            remedy=f"Get them with `dmma weights fetch {name}`, or copy the file from {file.url} there.",
         )
     _require_size(file, location)
     return str(location)
 
 
 def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
-    """Bring `name` into the cache, compare its sha256, and return its path. What is there already is left alone.
+    """Fetch `name` into the cache, compare its sha256, and return its path. A file in the cache is only verified.
 
-    `mirror` is tried instead of the public source. Raises WeightsError for another sha256 or size than published (what
-    came is removed), or with `offline` where the file is absent; StorageError where the source cannot be read or the
-    cache not be written.
+    `mirror` replaces the public source. Raises WeightsError for another sha256 or size than published (the file is
+    removed), or with `offline` where the file is missing; StorageError where the source cannot be read or the cache
+    cannot be written.
     """
     file = describe(name)
     location = _location(file)
@@ -87,14 +87,14 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
     if offline:
         raise WeightsError(
             f"{location} is missing and --offline forbids fetching it.",
-            remedy=f"Fetch it from {file.url} on a connected machine and put it there, or give --mirror.",
+            remedy=f"Fetch it from {file.url} on a connected machine and copy it there, or use --mirror.",
         )
     _require_writable(location.parent)
     _log.info("%s: %s. Licence: %s.", name, file.purpose, file.license)
     if file.license == NON_COMMERCIAL:
-        _log.warning("%s may not be used commercially (Creative Commons BY-NC 4.0), nor may what is made of it.", name)
+        _log.warning("%s and works derived from it may not be used commercially (Creative Commons BY-NC 4.0).", name)
     part = location.with_name(location.name + ".part")
-    _get(file, mirror, part)
+    _download(file, mirror, part)
     sha256 = paths.sha256_of(str(part))
     wrong = None
     if file.sha256 not in (None, sha256):
@@ -104,11 +104,11 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
     if wrong:
         download.discard(part)
         raise WeightsError(
-            f"{file.url if mirror is None else mirror} gave a {file.filename} with {wrong}.",
-            remedy="It was removed. Fetch again; if it happens again the source was changed: don't use it.",
+            f"{file.filename} from {file.url if mirror is None else mirror} has {wrong}.",
+            remedy="It was removed. Fetch it again; if this repeats, the source has changed: do not use it.",
         )
     part.replace(location)
-    download.discard(part)  # the note of its source
+    download.discard(part)  # the record of its source
     if file.sha256 is None:
         _record(location, sha256)
     return str(location)
@@ -117,14 +117,14 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
 def publish(name: str, mirror: str) -> str:
     """Copy the file `name` of the cache to the folder `mirror`, local or gs://, after comparing its sha256.
 
-    Returns its URI there. A file of the same size that lies there is left alone. Raises WeightsError where the cache
-    lacks the file or holds another, StorageError where the mirror cannot be written.
+    Returns its URI in the mirror. A file of the same size in the mirror is kept. Raises WeightsError where the file in the
+    cache is missing or another, StorageError where the mirror cannot be written.
     """
     verify(name)
     location, target = path_of(name), paths.join(mirror, describe(name).filename)
     if paths.exists(target) and paths.size_and_version(target)[0] == os.path.getsize(location):
         return target
-    _log.info("%s goes to %s.", name, target)
+    _log.info("Uploading %s to %s.", name, target)
     paths.upload(location, target)
     return target
 
@@ -132,7 +132,7 @@ def publish(name: str, mirror: str) -> str:
 def verify(name: str) -> str:
     """Compare the cached file with its published sha256, or with that of its first fetch. Returns the sha256.
 
-    Raises WeightsError where it differs or is absent.
+    Raises WeightsError where it differs or the file is missing.
     """
     file = describe(name)
     location = Path(path_of(name))
@@ -154,8 +154,8 @@ def _location(file: WeightsFile) -> Path:
 
 def _is_there(location: Path) -> bool:
     if location.is_dir():
-        raise WeightsError(f"{location} is a folder; the file of this name is expected.", remedy="Remove the folder.")
-    return os.path.isfile(location)  # unlike Path.is_file, False where the folder may not be read
+        raise WeightsError(f"{location} is a folder, but a file of this name is expected.", remedy="Remove the folder.")
+    return os.path.isfile(location)  # unlike Path.is_file, False for an unreadable folder
 
 
 def _require_size(file: WeightsFile, path: Path) -> None:
@@ -179,17 +179,17 @@ def _require_writable(folder: Path) -> None:
     except StorageError as error:
         raise StorageError(
             f"The cache folder {folder} cannot be written: {error.message}",
-            remedy="Check its permissions, or choose another folder by DMMA_CACHE.",
+            remedy="Check its permissions, or set DMMA_CACHE to another folder.",
         ) from error
 
 
-def _get(file: WeightsFile, mirror: str | None, part: Path) -> None:
+def _download(file: WeightsFile, mirror: str | None, part: Path) -> None:
     if mirror is None:
         download.download(file.url, part, file.name)
     elif mirror.startswith(("http://", "https://")):
         download.download(f"{mirror.rstrip('/')}/{file.filename}", part, file.name)
     else:
-        download.copy(paths.join(paths.absolute(mirror), file.filename), part, file.name)
+        download.copy_file(paths.join(paths.absolute(mirror), file.filename), part, file.name)
 
 
 def _recorded(location: Path) -> str | None:

@@ -1,7 +1,7 @@
-"""Every published file that DMMA can use: where its authors put it, its size, its sha256, its licence.
+"""All published files that DMMA can use: URL, size, sha256 and licence.
 
-The sha256 are those of the Git LFS pointers on the Hugging Face hub. Where the source publishes none (MiDaS, and the hub for
-small files outside LFS), the first fetch records it, and every later check compares with that.
+The sha256 are those of the Git LFS pointers on the Hugging Face hub. For sources that publish none (MiDaS, and the hub's
+small files outside LFS), the first fetch records the sha256 and later checks compare with it.
 """
 
 from dataclasses import dataclass
@@ -117,7 +117,7 @@ FILES = (
         "synchformer_state_dict.pth",
         f"{_MMAUDIO}/ext_weights/synchformer_state_dict.pth",
         NON_COMMERCIAL,
-        "Synchformer, visual encoder at 24 features a second (as shipped with MMAudio)",
+        "Synchformer, visual encoder at 24 features per second (as shipped with MMAudio)",
         950_058_171,
         "8aff082f2df5c3bc52759db0c865c7ee772ae6400b860d1b7e90413f2defb67c",
     ),
@@ -126,7 +126,7 @@ FILES = (
         "dfn5b_clip_vit_h_14_384.bin",
         "https://huggingface.co/apple/DFN5B-CLIP-ViT-H-14-378/resolve/main/open_clip_pytorch_model.bin",
         "Apple AMLR (research only)",
-        "CLIP ViT-H/14 for pictures of 384 pixels, in open_clip's layout",
+        "CLIP ViT-H/14 for images of 384 pixels, in open_clip's layout",
         3_947_081_637,
         "c07a17b547d461c60a3cce5062b26bf8545b13de602c4c59d8490361eb716033",
     ),
@@ -186,7 +186,7 @@ FILES = (
     ),
 )
 
-# What a whole task needs, so that one word fetches it.
+# All files of a bundle or network, to be fetched by one name.
 GROUPS = {
     "bundle_mmaudio_16k": (
         "clip_dfn5b_h14_384",

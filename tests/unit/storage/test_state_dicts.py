@@ -90,16 +90,16 @@ NO_STATE_DICTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "text": ("x.pth", lambda path: path.write_text("hello"), "not a PyTorch weights file"),
     "text safetensors": ("x.safetensors", lambda path: path.write_text("hello"), "not a complete safetensors"),
     "stray opcodes": ("x.pth", lambda path: path.write_bytes(b"."), "not a PyTorch weights file"),
-    "list": ("x.pth", lambda path: torch.save([torch.zeros(1)], path), r"holds no network \(a list\)"),
-    "tensor": ("x.pth", lambda path: torch.save(torch.zeros(1), path), r"holds no network \(a Tensor\)"),
-    "optimiser": ("x.pth", lambda path: torch.save({"lr": 1, "it": 2}, path), r"holds no network \(lr, it\)"),
+    "list": ("x.pth", lambda path: torch.save([torch.zeros(1)], path), r"contains no network \(a list\)"),
+    "tensor": ("x.pth", lambda path: torch.save(torch.zeros(1), path), r"contains no network \(a Tensor\)"),
+    "optimiser": ("x.pth", lambda path: torch.save({"lr": 1, "it": 2}, path), r"contains no network \(lr, it\)"),
     "whole module": (
         "x.pth",
         lambda path: torch.save(nn.Linear(1, 1), path),
         r"more than tensors \(torch\.nn\S+Linear",
     ),
     "numpy": ("x.pth", lambda path: torch.save({"a": torch.zeros(1).numpy()}, path), r"more than tensors \(numpy"),
-    "around itself": ("x.pth", lambda path: torch.save(around_itself(), path), "holds no network"),
+    "around itself": ("x.pth", lambda path: torch.save(around_itself(), path), "contains no network"),
 }
 
 
@@ -146,7 +146,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
     marker = tmp_path / "was-run"
     torch.save({"a": torch.zeros(1), "b": Exploit(marker)}, tmp_path / "evil.pth")
     (tmp_path / "raw.pth").write_bytes(pickle.dumps(Exploit(marker)))
-    with pytest.raises(WeightsError, match=r"holds more than tensors \(\S+\) and was not opened.*convert it"):
+    with pytest.raises(WeightsError, match=r"contains more than tensors \(\S+\) and was not opened.*convert it"):
         read_state_dict(str(tmp_path / "evil.pth"))
     with pytest.raises(WeightsError, match="not a PyTorch weights file"):
         read_state_dict(str(tmp_path / "raw.pth"))

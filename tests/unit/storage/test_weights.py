@@ -117,7 +117,7 @@ def test_a_later_run_goes_on_where_the_first_gave_up(cache: Path, server: Server
 
 def test_a_server_that_never_delivers_is_given_up_with_a_sentence(cache: Path, server: Server) -> None:
     server.breaks, server.break_after = 100, 0
-    with pytest.raises(StorageError, match=r"broke off after 0\.0 MiB .* Run the same command again"):
+    with pytest.raises(StorageError, match=r"stopped after 0\.0 MiB .* Run the same command again"):
         weights.fetch(NAME)
     assert not (cache / "mmaudio_small_16k.pth").exists()
 
@@ -173,7 +173,7 @@ def test_a_source_without_versions_is_fetched_from_the_start_each_time(cache: Pa
     assert server.ranges == [None, None, None]
     Path(weights.path_of(NAME)).unlink()
     server.breaks = 100
-    with pytest.raises(StorageError, match="broke off"):
+    with pytest.raises(StorageError, match="stopped after"):
         weights.fetch(NAME)
 
 
@@ -182,7 +182,7 @@ def test_a_page_in_place_of_the_file_is_not_gone_on_with(
 ) -> None:
     monkeypatch.setattr(weights, "REGISTRY", {NAME: replace(weights.REGISTRY[NAME], sha256=None)})
     server.data = b"<html>" + b" " * 994
-    with pytest.raises(WeightsError, match=r"gave a \S+ with 1,000 bytes, published are 3,145,745\. It was removed"):
+    with pytest.raises(WeightsError, match=r"from \S+ has 1,000 bytes, published are 3,145,745\. It was removed"):
         weights.fetch(NAME)
     assert list(cache.iterdir()) == []
     server.data = DATA
@@ -415,7 +415,7 @@ def test_half_a_file_is_found_though_nobody_published_its_exact_size_and_sha256(
             call(NAME)
     path.unlink()
     server.data = DATA[:1_000_000]
-    with pytest.raises(WeightsError, match=r"with 1,000,000 bytes, published are 3,000,000"):
+    with pytest.raises(WeightsError, match=r"has 1,000,000 bytes, published are 3,000,000"):
         weights.fetch(NAME)
     assert list(path.parent.glob("mmaudio_small_16k.pth*")) == [Path(f"{path}.verified.json")]
 
