@@ -1,7 +1,7 @@
-"""Paired bootstrap over clips: how sure is a difference between two arms?
+"""Paired bootstrap over clips: confidence intervals of the difference between two arms.
 
-Source: Efron and Tibshirani 1993, chapters 13 (percentile interval) and 8.3 (paired resampling). Both arms are resampled
-with the same clips, so what makes a clip hard or easy for both cancels.
+Source: Efron and Tibshirani 1993, chapters 13 (percentile interval) and 8.3 (paired resampling). Both arms use the same
+resampled clips, so effects of a clip that are common to both arms cancel.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _CHUNK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
-class Interval:
+class ConfidenceInterval:
     """A difference and its percentile interval at `level` (0.95 = from 2.5 % to 97.5 %)."""
 
     difference: float
@@ -28,28 +28,28 @@ class Interval:
     level: float
 
     @property
-    def holds_zero(self) -> bool:
-        """Whether the interval fails to exclude zero; an undefined one (NaN) excludes nothing."""
+    def contains_zero(self) -> bool:
+        """Whether the interval does not exclude zero; True for an undefined one (NaN)."""
         return not (self.low > 0.0 or self.high < 0.0)
 
 
 def resample_counts(num_clips: int, num_resamples: int, seed: int) -> Iterator[Counts]:
-    """Counts [R', B] in chunks, `num_resamples` rows in all; the same seed gives the same resamples for every metric."""
+    """Counts [R', B] in chunks, `num_resamples` rows in total; the same seed has the same resamples for every metric."""
     generator = np.random.default_rng(seed)
     chunk = max(1, min(_CHUNK_VALUES // num_clips, 1000))
     for start in range(0, num_resamples, chunk):
         size = min(chunk, num_resamples - start)
-        drawn = generator.integers(0, num_clips, size=(size, num_clips))
-        flat = (drawn + np.arange(size)[:, None] * num_clips).ravel()
+        sampled = generator.integers(0, num_clips, size=(size, num_clips))
+        flat = (sampled + np.arange(size)[:, None] * num_clips).ravel()
         yield np.bincount(flat, minlength=size * num_clips).reshape(size, num_clips)
 
 
 def paired_interval(
     first: Statistic, second: Statistic, num_clips: int, num_resamples: int, seed: int, level: float = 0.95
-) -> Interval:
+) -> ConfidenceInterval:
     """`second` minus `first` on all clips, with the percentile interval of the difference over resampled clips.
 
-    Resamples on which a statistic is undefined (NaN) are left out. ValueError for fewer than two clips.
+    Resamples on which a statistic is undefined (NaN) are ignored. Raises ValueError for fewer than two clips.
     """
     if num_clips < 2:
         raise ValueError(f"A bootstrap needs at least two clips, got {num_clips}.")
@@ -57,7 +57,7 @@ def paired_interval(
     difference = float((second(every_clip_once) - first(every_clip_once))[0])
     chunks = [second(counts) - first(counts) for counts in resample_counts(num_clips, num_resamples, seed)]
     low, high = np.nanquantile(np.concatenate(chunks), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(difference, float(low), float(high), level)
+    return ConfidenceInterval(difference, float(low), float(high), level)
 
 
 def mean_of(values_B: NDArray[np.floating]) -> Statistic:

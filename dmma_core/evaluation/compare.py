@@ -7,7 +7,7 @@ import numpy as np
 
 from dmma_core.errors import DmmaError
 from dmma_core.evaluation.arm_differences import differences_beyond_depth
-from dmma_core.evaluation.bootstrap import Interval, Statistic, mean_of, paired_interval
+from dmma_core.evaluation.bootstrap import ConfidenceInterval, Statistic, mean_of, paired_interval
 from dmma_core.evaluation.metric_specs import METRIC_SPECS, MetricSpec
 from dmma_core.evaluation.report_file import Report
 from dmma_core.evaluation.set_metrics import set_statistics
@@ -32,7 +32,7 @@ class Row:
     first: float
     second: float
     ground_truth: float | None
-    interval: Interval
+    interval: ConfidenceInterval
     num_clips: int
 
     @property
@@ -40,7 +40,7 @@ class Row:
         """BETTER, WORSE or UNDECIDED for the second arm, TOO_FEW where the clips allow no conclusion."""
         if self.num_clips < MIN_CLIPS:
             return TOO_FEW
-        if self.interval.holds_zero:
+        if self.interval.contains_zero:
             return UNDECIDED
         return BETTER if (self.interval.low > 0) == (self.spec.better == "higher") else WORSE
 
@@ -146,7 +146,7 @@ def _clip_statistics(first: Report, second: Report, name: str) -> tuple[tuple[St
     return (mean_of(values[0]), mean_of(values[1])), values.shape[1]
 
 
-def _row(spec: MetricSpec, first: Report, second: Report, interval: Interval, num_clips: int) -> Row:
+def _row(spec: MetricSpec, first: Report, second: Report, interval: ConfidenceInterval, num_clips: int) -> Row:
     aggregates = [report.record["aggregates"][spec.name] for report in (first, second)]
     return Row(
         spec,

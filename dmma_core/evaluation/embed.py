@@ -1,4 +1,4 @@
-"""Networks that metrics rest on: the interface, and the tiny tagger behind it."""
+"""Networks for metrics: the interface, and its implementation by the tiny tagger."""
 
 from typing import Protocol
 
@@ -13,7 +13,7 @@ Float = NDArray[np.float32]
 
 
 class MetricNetwork(Protocol):
-    """Turns a sound into one embedding and class logits. `name` ends the names of its metrics, `sha256` is its weights'."""
+    """Computes an embedding and class logits of a sound. `name` is the suffix of its metrics, `sha256` that of its weights."""
 
     name: str
     sha256: str
@@ -24,7 +24,7 @@ class MetricNetwork(Protocol):
 
 
 class TinyTaggerNetwork:
-    """The tiny tagger on the CPU. Raises WeightsError where it was not trained yet."""
+    """The tiny tagger on the CPU. Raises WeightsError where it is not trained yet."""
 
     name = NETWORK
 

@@ -1,4 +1,4 @@
-"""All metrics of one clip: its sound against the true sound and, for rendered clips, against the known scene."""
+"""Per-clip metrics: a sound against the true sound and, for rendered clips, against the known scene."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ _ONSETS = ("onset_accuracy", "onset_ap", "onset_f1")
 
 @dataclass(frozen=True)
 class Sound:
-    """A mono sound at the two rates the metrics ask for: RATE_HZ, and that of onset detection."""
+    """A mono sound at the two sample rates of the metrics: RATE_HZ, and that of onset detection."""
 
     audio_A: Float
     onset_audio_A: Float
@@ -35,7 +35,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class KnownScene:
-    """What is known of a rendered clip: metres per frame [T] at `fps`, and the onsets in s that are heard in it."""
+    """Ground truth of a rendered clip: distance in metres [T] at `fps`, and the times of its audible onsets in s."""
 
     distance_m_T: Float
     fps: float
@@ -43,13 +43,13 @@ class KnownScene:
 
 
 @dataclass
-class Measured:
-    """Values by metric, and for every metric without a value the reason why."""
+class ClipMetrics:
+    """Values by metric, and the reason for every metric without a value."""
 
     values: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
-    def put(self, name: str, value: float | bool | None, reason: str) -> None:
+    def record(self, name: str, value: float | bool | None, reason: str) -> None:
         if value is None:
             self.missing[name] = reason
         else:
@@ -57,14 +57,14 @@ class Measured:
 
 
 def load_sound(uri: str, start_s: float, duration_s: float) -> Sound:
-    """Read `duration_s` seconds of sound from any media file. Raises MediaError where it cannot be used or is shorter."""
+    """Read `duration_s` seconds of audio from any media file. Raises MediaError where it is unusable or shorter."""
     rates_hz = (RATE_HZ, ONSET_RATE_HZ)
     return Sound(*(media.decode_audio(uri, rate_hz, start_s, duration_s) for rate_hz in rates_hz))
 
 
-def measure_clip(sound: Sound, true_sound: Sound, scene: KnownScene | None, config: EvaluatorConfig) -> Measured:
-    """Every per-clip metric that needs no network. `true_sound` measured against itself gives the ceiling."""
-    measured = Measured()
+def measure_clip(sound: Sound, true_sound: Sound, scene: KnownScene | None, config: EvaluatorConfig) -> ClipMetrics:
+    """All per-clip metrics that need no network. `true_sound` measured against itself is the upper bound."""
+    measured = ClipMetrics()
     measured.values["envelope_l1"] = envelope_l1(sound.audio_A, true_sound.audio_A)
     measured.values["log_mel_distance_db"] = log_mel_distance_db(sound.audio_A, true_sound.audio_A)
     _measure_onsets(measured, sound, true_sound, scene, config)
@@ -73,12 +73,12 @@ def measure_clip(sound: Sound, true_sound: Sound, scene: KnownScene | None, conf
 
 
 def clip_levels_dbfs(audio_A: Float, num_frames: int, fps: float, window_s: float) -> NDArray[np.float64]:
-    """Level at every frame [T] of a clip, in dBFS."""
+    """Level in dBFS at every frame of a clip, [T], in windows of `window_s`."""
     return levels_dbfs(audio_A, RATE_HZ, np.arange(num_frames) / fps, window_s)
 
 
 def _measure_onsets(
-    measured: Measured, sound: Sound, true_sound: Sound, scene: KnownScene | None, config: EvaluatorConfig
+    measured: ClipMetrics, sound: Sound, true_sound: Sound, scene: KnownScene | None, config: EvaluatorConfig
 ) -> None:
     if scene is not None:
         known_s, suffix, unused = list(scene.onset_s), "", "_vs_detected"
@@ -98,18 +98,20 @@ def _measure_onsets(
         measured.values[name + suffix] = value
 
 
-def _measure_distance(measured: Measured, sound: Sound, scene: KnownScene | None, config: EvaluatorConfig) -> None:
+def _measure_distance(measured: ClipMetrics, sound: Sound, scene: KnownScene | None, config: EvaluatorConfig) -> None:
     if scene is None:
         for name in ("distance_spearman", "distance_slope_sign"):
             measured.missing[name] = "the distance in a real clip is not known"
         return
     _, heard_m_T = heard_distances_m(scene.distance_m_T, scene.fps)
     level_T = clip_levels_dbfs(sound.audio_A, len(heard_m_T), scene.fps, config.level_window_s)
-    measured.put(
+    measured.record(
         "distance_spearman", level_distance_correlation(level_T, heard_m_T), "the distance hardly changes in the clip"
     )
-    measured.put(
-        "distance_slope_sign", level_slope_sign_is_right(level_T, heard_m_T), "the object neither nears nor leaves"
+    measured.record(
+        "distance_slope_sign",
+        level_slope_sign_is_right(level_T, heard_m_T),
+        "the object neither approaches nor recedes",
     )
     measured.values["mean_level_dbfs"] = float(level_T.mean())
     measured.values["mean_inverse_distance_per_m"] = float((1 / heard_m_T).mean())

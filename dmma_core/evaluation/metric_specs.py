@@ -1,14 +1,16 @@
-"""All metrics of a report: their names, what they mean, and which direction is better."""
+"""All metrics of a report: their names, descriptions, and which direction is better."""
 
 from dataclasses import dataclass
 
 NETWORK = "tinytagger"
-"""Ending of every metric that rests on the tiny tagger."""
+"""Suffix of every metric that uses the tiny tagger."""
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """`label` is for tables, `short` for charts. `better` is "lower" or "higher"; `per_clip` tells a mean over clips from a metric of the whole set."""
+    """`label` is for tables, `short` for charts. `better` is "lower" or "higher". `per_clip` is True for a mean over clips, False
+    for a metric of the full set.
+    """
 
     name: str
     label: str
@@ -29,13 +31,13 @@ METRIC_SPECS = (
         _DISTANCE, "Level follows 1/distance",
     ),
     MetricSpec(
-        "distance_slope_sign", "Louder when nearing, softer when leaving", "higher", "",
+        "distance_slope_sign", "Louder when approaching, softer when receding", "higher", "",
         "Share of approaching or receding objects whose level changes in the right direction.",
-        _DISTANCE, "Louder when nearing",
+        _DISTANCE, "Louder when approaching",
     ),
     MetricSpec(
         "distance_spearman_across_clips", "Near clips louder than far ones (Spearman)", "higher", "",
-        "Rank correlation of mean level and 1/distance over clips. Sources differ in loudness, so even true sound stays "
+        "Rank correlation of mean level and 1/distance over clips. Sources differ in loudness, so even true sound is "
         "below 1, and a sound that ignores its source can exceed the ground truth.",
         _DISTANCE, "Near clips louder", per_clip=False,
     ),
@@ -45,19 +47,19 @@ METRIC_SPECS = (
     ),
     MetricSpec(
         "onset_accuracy", "Onset accuracy", "higher", "",
-        "Share of the known onsets that the sound hits.", _TIMING, "Onset accuracy",
+        "Share of the known onsets that are matched by an onset of the sound.", _TIMING, "Onset accuracy",
     ),
     MetricSpec(
         "onset_ap", "Onset average precision", "higher", "",
-        "Known onsets against superfluous ones, by confidence.", _TIMING, "Onset AP",
+        "Average precision over the detected onsets, ordered by confidence.", _TIMING, "Onset AP",
     ),
     MetricSpec(
         "onset_f1", "Onset F1", "higher", "",
-        "Known onsets hit against missed and superfluous ones.", _TIMING, "Onset F1",
+        "F1 score of matched against missed and false onsets.", _TIMING, "Onset F1",
     ),
     MetricSpec(
         "onset_accuracy_vs_detected", "Onset accuracy against detected onsets", "higher", "",
-        "Share of the onsets detected in the true sound that the sound hits; nobody wrote the real ones down.",
+        "Share of the onsets detected in the true sound that are matched; the real onsets are not annotated.",
         _TIMING, "Onset accuracy (detected)",
     ),
     MetricSpec(
@@ -70,16 +72,16 @@ METRIC_SPECS = (
     ),
     MetricSpec(
         f"FD_{NETWORK}", "Fréchet distance (tiny tagger)", "lower", "",
-        "Distance of the two sets of sounds in the tiny tagger's embeddings.",
+        "Distance of the two sets of sounds in the embedding space of the tiny tagger.",
         _SOUND, "Fréchet distance", per_clip=False,
     ),
     MetricSpec(
         f"KL_{NETWORK}", "KL divergence (tiny tagger)", "lower", "nats",
-        "How differently the tiny tagger hears the true and the generated sound of a clip.", _SOUND, "KL divergence",
+        "Difference of the tiny tagger's class probabilities for the true and the generated sound of a clip.", _SOUND, "KL divergence",
     ),
     MetricSpec(
         f"IS_{NETWORK}", "Inception score (tiny tagger)", "higher", "",
-        "Clear classes in each sound, many classes in the set; one part, no splits.",
+        "High for confident classes per sound and many classes in the set; one part, no splits.",
         _SOUND, "Inception score", per_clip=False,
     ),
     MetricSpec(

@@ -1,4 +1,4 @@
-"""Metrics of a whole set, as statistics of resampled clips: one function gives the value and its bootstrap."""
+"""Metrics of a set of clips, as statistics of resampled clips: one function for the value and its bootstrap."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _NO_DISTANCE = "fewer than three clips with known distance"
 
 @dataclass(frozen=True)
 class SetArrays:
-    """What set metrics need of all clips, rows in the order of the clip ids.
+    """Inputs of the set metrics, rows in the order of the clip ids.
 
     Embeddings [B, D] and logits [B, G] of the measured sounds, embeddings [B, D] of the true ones, mean level in dBFS
     and mean 1/distance [B] (NaN for a clip without known distance).
@@ -31,7 +31,7 @@ class SetArrays:
 
 
 def set_statistics(arrays: SetArrays) -> tuple[dict[str, Statistic], Mapping[str, str]]:
-    """Statistics by metric name, and for those that cannot be computed the reason why."""
+    """Statistics by metric name, and the reason for each that cannot be computed."""
     missing: dict[str, str] = {}
     statistics: dict[str, Statistic] = {
         f"IS_{NETWORK}": lambda counts_RB: inception_scores_of_resamples(arrays.logits_BG, counts_RB)
@@ -58,15 +58,15 @@ def value_of(statistic: Statistic, num_clips: int) -> float:
 
 
 def _spearman_of_resamples(x_B: NDArray[np.floating], y_B: NDArray[np.floating], counts_RB: Counts) -> Float:
-    """Rank correlation of the repeated clips of each resample; clips with NaN take no part."""
+    """Rank correlation of the repeated clips of each resample; clips with NaN are ignored."""
     known = np.isfinite(y_B)
     x_B, y_B, counts_RB = np.asarray(x_B)[known], np.asarray(y_B)[known], counts_RB[:, known]
     values = np.full(len(counts_RB), np.nan)
-    # Rows hold equally many values only if as many known clips were drawn; a set is usually all known or all unknown.
+    # Resamples are grouped by their number of known clips; usually all clips of a set are known or none.
     for total in np.unique(counts_RB.sum(axis=1)):
         rows = np.flatnonzero(counts_RB.sum(axis=1) == total)
         if total < 2:
             continue
-        drawn_RB = np.stack([np.repeat(np.arange(len(x_B)), counts) for counts in counts_RB[rows]])
-        values[rows] = spearman_of_rows(x_B[drawn_RB], y_B[drawn_RB])
+        sampled_RB = np.stack([np.repeat(np.arange(len(x_B)), counts) for counts in counts_RB[rows]])
+        values[rows] = spearman_of_rows(x_B[sampled_RB], y_B[sampled_RB])
     return values

@@ -1,7 +1,7 @@
-"""TinyTagger: a small audio tagger for the rendered world, on which distribution metrics can be computed anywhere.
+"""TinyTagger: a small audio tagger of rendered clips, with which distribution metrics can be computed on any machine.
 
-It knows only the sound classes of rendered clips, so metrics on it carry its name (FD_tinytagger, …) and are never
-comparable with those on PANNs, PaSST or VGGish.
+It only knows the sound classes of rendered clips, so its metrics have its name (FD_tinytagger, …) and are never
+comparable with those of PANNs, PaSST or VGGish.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ EMBEDDING_WIDTH = 32
 WEIGHTS_FOLDER = Path(__file__).resolve().parent / "tiny_weights"
 _WEIGHTS, _RECORD = "tiny_tagger.safetensors", "tiny_tagger.json"
 _MEL = MelConfig(SAMPLE_RATE_HZ, num_mels=64, fft_size=1024, hop_samples=512, max_hz=8_000.0, log_base="e")
-_MEL_CENTRE, MEL_SCALE = -6.0, 3.0  # brings usual log-mels of sounds between -60 and 0 dBFS to about [-2, 2]
+_MEL_CENTRE, MEL_SCALE = -6.0, 3.0  # scales log-mels of sounds between -60 and 0 dBFS to about [-2, 2]
 _CHANNELS = (16, 32, 64, 96)
 
 
 @dataclass(frozen=True)
-class Tagged:
-    """What a tagger says about a batch of sounds: embeddings [B, D] and class logits [B, G]."""
+class TaggerOutput:
+    """Embeddings [B, D] and class logits [B, G] of a batch of sounds."""
 
     embedding_BD: Tensor
     logits_BG: Tensor
@@ -38,7 +38,7 @@ class Tagged:
 class TinyTagger(nn.Module):
     """Log-mel, four strided 3x3 convolutions, pooling over time and frequency, linear embedding and classes.
 
-    Takes any length above 0.02 s. `classes` names the logits in order.
+    Accepts any length above 0.02 s. `classes` are the names of the logits, in order.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -57,25 +57,26 @@ class TinyTagger(nn.Module):
         log_mel_BMF: Tensor = self.mel(wave_BA)
         return ((log_mel_BMF - _MEL_CENTRE) / MEL_SCALE)[:, None]
 
-    def tag_log_mel(self, log_mel_B1MF: Tensor) -> Tagged:
+    def tag_log_mel(self, log_mel_B1MF: Tensor) -> TaggerOutput:
+        """Tag the output of `log_mel`."""
         maps = self.trunk(log_mel_B1MF)
         pooled = torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
         embedding_BD = self.embed(pooled)
-        return Tagged(embedding_BD, self.classify(nn.functional.silu(embedding_BD)))
+        return TaggerOutput(embedding_BD, self.classify(nn.functional.silu(embedding_BD)))
 
-    def forward(self, wave_BA: Tensor) -> Tagged:
+    def forward(self, wave_BA: Tensor) -> TaggerOutput:
         """Tag mono sounds [B, A] at SAMPLE_RATE_HZ."""
         return self.tag_log_mel(self.log_mel(wave_BA))
 
 
 def save_tagger(tagger: TinyTagger, record: Mapping[str, Any], folder: str | Path = WEIGHTS_FOLDER) -> None:
-    """Write weights and a record (classes, and what `record` says of training and accuracy) into `folder`."""
+    """Write weights and `record` (training and accuracy), with the classes, into `folder`."""
     write_tensors(paths.join(str(folder), _WEIGHTS), tagger.state_dict())
     paths.write_json(paths.join(str(folder), _RECORD), {**record, "classes": list(tagger.classes)})
 
 
 def load_tagger(folder: str | Path = WEIGHTS_FOLDER) -> TinyTagger:
-    """The trained tagger, in evaluation mode. Raises WeightsError where its files are absent or don't fit."""
+    """The trained tagger, in evaluation mode. Raises WeightsError where its files are missing or do not fit."""
     weights, record = paths.join(str(folder), _WEIGHTS), paths.join(str(folder), _RECORD)
     if not (paths.exists(weights) and paths.exists(record)):
         raise WeightsError(
@@ -87,5 +88,5 @@ def load_tagger(folder: str | Path = WEIGHTS_FOLDER) -> TinyTagger:
 
 
 def tagger_sha256(folder: str | Path = WEIGHTS_FOLDER) -> str:
-    """Identifies the evaluator: metrics of two reports are comparable only under the same weights."""
+    """sha256 of the weights, which identifies the evaluator: only metrics of the same weights are comparable."""
     return paths.sha256_of(paths.join(str(folder), _WEIGHTS))

@@ -13,16 +13,18 @@ from dmma_core.log import Progress
 
 _BATCH_SIZE = 32
 _PEAK_RATE = 2e-3
-_GAIN_SPREAD = 1.0  # standard deviation of a random gain, in nepers (8.7 dB): distance must not give the class away
+_GAIN_SPREAD = (
+    1.0  # standard deviation of the random gain in nepers (8.7 dB): the class must not be inferred from the level
+)
 _log = logging.getLogger(__name__)
 
 
 def train_tagger(
     waves_BA: NDArray[np.float32], labels_B: Sequence[int], classes: Sequence[str], seed: int, num_steps: int = 600
 ) -> TinyTagger:
-    """Train on mono sounds [B, A] at 16 kHz; `labels_B` are indices into `classes`. Same seed, same tagger (on one machine).
+    """Train on mono sounds [B, A] at 16 kHz; `labels_B` are indices into `classes`. Deterministic for a seed (on one machine).
 
-    Augmentation on the log-mel: random gain, cyclic shift in time, one masked stretch of time and one of frequency.
+    Augmentation on the log-mel: random gain, cyclic shift in time, one time mask and one frequency mask.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -48,7 +50,7 @@ def train_tagger(
 
 @torch.inference_mode()
 def tagger_accuracy(tagger: TinyTagger, waves_BA: NDArray[np.float32], labels_B: Sequence[int]) -> float:
-    """Share of sounds whose most probable class is the right one."""
+    """Top-1 accuracy over the sounds."""
     parts = [tagger(torch.from_numpy(waves_BA[i : i + 64])).logits_BG.argmax(1) for i in range(0, len(waves_BA), 64)]
     return float((torch.cat(parts) == torch.as_tensor(labels_B)).float().mean())
 

@@ -1,8 +1,8 @@
-"""The distance test: is what is near loud and what is far soft?
+"""The distance test: are near objects loud and far ones soft?
 
-In a free field the level falls by 20 dB for ten times the distance (ISO 9613-2, geometrical divergence), so the level
-of a sounding object's sound should follow 1 / distance. Both measures are ranks or signs: they don't ask for the exact
-law, nor for the right absolute level. What the true sound reaches is the ceiling, because sources are not steady.
+In a free field the level decreases by 20 dB for ten times the distance (ISO 9613-2, geometrical divergence), so the level
+of an object's sound should follow 1 / distance. Both metrics use ranks or signs only, not the exact relation or the
+absolute level. The value of the true sound is the upper bound, because sources are not steady.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ from scipy.stats import rankdata
 Float = NDArray[np.float64]
 
 SPEED_OF_SOUND_M_S = 343.0
-MIN_EXPECTED_CHANGE_DB = 3.0  # below this the distance hardly changes, and its sign says nothing
+MIN_EXPECTED_CHANGE_DB = 3.0  # below this the distance hardly changes and its sign is meaningless
 
 
 def heard_distances_m(distance_m_T: NDArray[np.floating], fps: float) -> tuple[Float, Float]:
-    """Times [T] in s and the distance [T] from which the sound that arrives at each of them was emitted.
+    """Times [T] in s, and the distance [T] at emission of the sound that arrives at each of them.
 
-    Sound of frame t arrives distance / 343 m/s later; before the first arrival the first distance holds.
+    Sound of frame t arrives distance / 343 m/s later; before the first arrival it is the first distance.
     """
     distance_m_T = np.asarray(distance_m_T, np.float64)
     emitted_s = np.arange(len(distance_m_T)) / fps
@@ -46,7 +46,7 @@ def level_distance_correlation(level_db_T: NDArray[np.floating], distance_m_T: N
 def level_slope_sign_is_right(level_db_T: NDArray[np.floating], distance_m_T: NDArray[np.floating]) -> bool | None:
     """Whether the level rises for an approaching object and falls for a receding one (least-squares slopes).
 
-    None where the object hardly comes nearer or goes away over the clip (MIN_EXPECTED_CHANGE_DB).
+    None where the distance hardly changes over the clip (MIN_EXPECTED_CHANGE_DB).
     """
     expected_db = expected_change_db(distance_m_T)
     if abs(expected_db) < MIN_EXPECTED_CHANGE_DB:
@@ -70,6 +70,6 @@ def spearman_of_rows(x_RB: NDArray[np.floating], y_RB: NDArray[np.floating]) -> 
 
 
 def slope(values_T: NDArray[np.floating]) -> float:
-    """Least-squares slope a frame."""
+    """Least-squares slope per frame."""
     frames_T = np.arange(len(values_T)) - (len(values_T) - 1) / 2
     return float((frames_T * np.asarray(values_T, np.float64)).sum() / np.square(frames_T).sum())

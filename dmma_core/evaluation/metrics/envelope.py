@@ -19,10 +19,10 @@ def levels_dbfs(
 ) -> Float:
     """RMS level in dBFS (0 = RMS 1.0, at least SILENCE_DBFS) in a window of `window_s` centred on each of `times_s`.
 
-    At the edges of the sound the window is cut, not padded, so that the ends of a steady sound do not seem softer.
+    At the ends of the sound the window is truncated, not padded, so that a steady sound has a constant level.
     """
     centres = np.round(np.asarray(times_s, np.float64) * sample_rate_hz).astype(np.int64)
-    rms = _rms_around(audio_A, centres, max(round(window_s * sample_rate_hz), 1), cut_at_edges=True)
+    rms = _rms_around(audio_A, centres, max(round(window_s * sample_rate_hz), 1), truncate=True)
     levels: Float = 20 * np.log10(rms.clip(min=10 ** (SILENCE_DBFS / 20)))
     return levels
 
@@ -39,11 +39,11 @@ def envelope_l1(generated_A: NDArray[np.floating], reference_A: NDArray[np.float
 
 
 def _rms_around(
-    audio_A: NDArray[np.floating], centres: NDArray[np.int64], window: int, cut_at_edges: bool = False
+    audio_A: NDArray[np.floating], centres: NDArray[np.int64], window: int, truncate: bool = False
 ) -> Float:
     energy_before = np.concatenate([[0.0], np.cumsum(np.square(np.asarray(audio_A, np.float64)))])
     start = (centres - window // 2).clip(0, len(audio_A))
     end = (centres - window // 2 + window).clip(0, len(audio_A))
-    num_samples = (end - start).clip(min=1) if cut_at_edges else window
+    num_samples = (end - start).clip(min=1) if truncate else window
     rms: Float = np.sqrt(((energy_before[end] - energy_before[start]) / num_samples).clip(min=0))
     return rms

@@ -1,6 +1,6 @@
 """Fréchet distance between two sets of embeddings.
 
-Source: Heusel et al. 2017 (arXiv:1706.08500, section 3): both sets are taken as Gaussians; covariances are unbiased
+Source: Heusel et al. 2017 (arXiv:1706.08500, section 3): both sets are modelled as Gaussians; covariances are unbiased
 (divided by B - 1), as in the evaluation of MMAudio (Cheng et al. 2024, section 5.1).
 """
 
@@ -13,8 +13,8 @@ Float = NDArray[np.float64]
 def frechet_distance(generated_BD: NDArray[np.floating], reference_BD: NDArray[np.floating]) -> float:
     """|mu_g - mu_r|^2 + tr(S_g + S_r - 2 (S_g S_r)^(1/2)), at least 0; lower is better.
 
-    Both sets need at least two rows, not the same number of them; ValueError otherwise. The trace of the root is the
-    nuclear norm of S_g^(1/2) S_r^(1/2), which stays exact where a covariance is singular (fewer clips than dimensions).
+    Both sets need at least two rows, else ValueError; their numbers of rows may differ. The trace of the root is the
+    nuclear norm of S_g^(1/2) S_r^(1/2), which is exact even if a covariance is singular (fewer clips than dimensions).
     """
     mean_g_D, root_g_DD = _mean_and_root(generated_BD)
     mean_r_D, root_r_DD = _mean_and_root(reference_BD)
@@ -60,7 +60,7 @@ def _mean_and_root(embeddings_BD: NDArray[np.floating]) -> tuple[Float, Float]:
 def _weighted_moments(x_BD: NDArray[np.floating], counts_RB: NDArray[np.integer]) -> tuple[Float, Float]:
     """Means [R, D] and unbiased covariances [R, D, D] of x's rows repeated by `counts_RB`."""
     x_BD, num_clips = np.asarray(x_BD, np.float64), len(x_BD)
-    centred_BD = x_BD - x_BD.mean(axis=0)  # against cancellation in the covariance
+    centred_BD = x_BD - x_BD.mean(axis=0)  # avoids cancellation in the covariance
     weights_RB = counts_RB.astype(np.float64)
     mean_RD = weights_RB @ centred_BD / num_clips
     products_BDD = (centred_BD[:, :, None] * centred_BD[:, None, :]).reshape(num_clips, -1)

@@ -1,4 +1,4 @@
-"""Inception score of a set of sounds under a tagger: clear classes in each sound, many classes in the set.
+"""Inception score of a set of sounds under a tagger: high for confident classes per sound and many classes in the set.
 
 Source: Salimans et al. 2016 (arXiv:1606.03498, section 4). Needs no ground truth.
 """
@@ -17,9 +17,9 @@ def inception_score(
 ) -> tuple[float, float]:
     """Mean and population standard deviation over `num_splits` parts of exp(mean KL(p(class|sound) || p(class))).
 
-    Between 1 and the number of classes; higher is better. Parts are cut by integer division, so the last row of a part
-    follows from floor(i * B / num_splits), after a shuffle by the legacy generator of `shuffle_seed` (None: as given);
-    defaults are those of MMAudio's evaluation. ValueError for fewer rows than splits.
+    Between 1 and the number of classes; higher is better. Part i ends at row floor(i * B / num_splits), after a shuffle by
+    NumPy's legacy generator with `shuffle_seed` (None: no shuffle); defaults as in MMAudio's evaluation. ValueError for
+    fewer rows than splits.
     """
     if not 1 <= num_splits <= len(logits_BG):
         raise ValueError(f"{len(logits_BG)} sounds cannot be split into {num_splits} parts.")
@@ -32,7 +32,7 @@ def inception_score(
 
 
 def inception_scores_of_resamples(logits_BG: NDArray[np.floating], counts_RB: NDArray[np.integer]) -> Float:
-    """Scores [R] in one part (`num_splits=1`) of resampled sounds: sound b occurs counts_RB[r, b] times."""
+    """Scores [R] of resampled sounds with `num_splits=1`: sound b occurs counts_RB[r, b] times in resample r."""
     log_p_BG = log_softmax(np.asarray(logits_BG, np.float64), axis=1)
     weights_RB = counts_RB / counts_RB.sum(axis=1, keepdims=True)
     negative_entropy_B = (np.exp(log_p_BG) * log_p_BG).sum(axis=1)

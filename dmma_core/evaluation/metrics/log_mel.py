@@ -18,8 +18,8 @@ def log_mel_levels_db(audio_A: NDArray[np.floating]) -> NDArray[np.float32]:
 def log_mel_distance_db(generated_A: NDArray[np.floating], reference_A: NDArray[np.floating]) -> float:
     """Mean absolute difference of the two log-mel spectrograms in dB; lower is better.
 
-    Both at 16 kHz; sounds of unequal length are compared over the shorter one. It is a distance in time and frequency,
-    so a good sound that is shifted scores badly: read it beside the metrics that ignore timing.
+    Both at 16 kHz; sounds of unequal length are compared over the shorter one. It includes timing, so a good sound that
+    is shifted has a large distance: use it together with the metrics that ignore timing.
     """
     length = min(len(generated_A), len(reference_A))
     difference_MF = log_mel_levels_db(generated_A[:length]) - log_mel_levels_db(reference_A[:length])

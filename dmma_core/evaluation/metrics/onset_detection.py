@@ -1,8 +1,8 @@
-"""Where sound events begin: spectral flux and peak picking.
+"""Onset detection: spectral flux and peak picking.
 
 Source: Boeck and Widmer 2013, "Maximum filter vibrato suppression" (spectral flux) and Boeck et al. 2012, "Evaluating
-the online capabilities of onset detection methods" (peak picking), with the settings of librosa 0.11's `onset_detect`:
-the onset evaluation of CondFoleyGen and MMAudio rests on these.
+the online capabilities of onset detection methods" (peak picking), with the settings of librosa 0.11's `onset_detect`,
+which the onset evaluation of CondFoleyGen and MMAudio uses.
 """
 
 from functools import cache
@@ -23,9 +23,9 @@ _MAX_BEFORE, _MEAN_BEFORE, _MEAN_AFTER, _WAIT = 1, 4, 5, 1
 
 
 def detect_onsets(audio_A: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
-    """Samples (multiples of HOP_SAMPLES, ascending) at which events begin in a mono sound at SAMPLE_RATE_HZ.
+    """Sample indices (multiples of HOP_SAMPLES, ascending) of the onsets in a mono sound at SAMPLE_RATE_HZ.
 
-    `threshold` in [0, 1]: how far the flux, scaled to [0, 1] over the sound, must rise above its local mean.
+    `threshold` in [0, 1]: minimum difference of the flux, scaled to [0, 1] over the sound, from its local mean.
     """
     flux_F = onset_strength(audio_A)
     flux_F -= flux_F.min(initial=np.inf) if len(flux_F) else 0.0
@@ -35,7 +35,7 @@ def detect_onsets(audio_A: NDArray[np.floating], threshold: float) -> NDArray[np
 
 
 def onset_strength(audio_A: NDArray[np.floating]) -> Float:
-    """Spectral flux [F = 1 + A // HOP_SAMPLES]: mean rise over the mel bands, in dB, from one frame to the next."""
+    """Spectral flux [F = 1 + A // HOP_SAMPLES]: mean increase over the mel bands, in dB, from one frame to the next."""
     if not len(audio_A):
         return np.zeros(0)
     wave_A = torch.from_numpy(np.asarray(audio_A, np.float32))
@@ -52,14 +52,14 @@ def onset_strength(audio_A: NDArray[np.floating]) -> Float:
     level_MF = 10 * mel_MF.clamp(min=1e-10).log10()
     level_MF = level_MF.clamp(min=float(level_MF.max()) - _DYNAMIC_RANGE_DB)
     rise_F = (level_MF[:, 1:] - level_MF[:, :-1]).clamp(min=0).mean(dim=0)
-    # One frame for the difference, two because an event reaches a centred window half its length before its middle.
+    # One frame for the difference, two because an event enters a centred window half its length before its centre.
     delay = 1 + FFT_SIZE // (2 * HOP_SAMPLES)
     flux_F = torch.nn.functional.pad(rise_F, (delay, 0))[: level_MF.shape[1]]
     return np.asarray(flux_F.numpy(), np.float64)
 
 
 def _pick_peaks(flux_F: Float, threshold: float) -> NDArray[np.int64]:
-    """Frames that are the maximum of themselves and the one before, stand above the mean around, and don't follow a peak."""
+    """Frames not below the previous one, above the local mean by `threshold`, and not directly after a peak."""
     peaks: list[int] = []
     for frame in range(len(flux_F)):
         if peaks and frame - peaks[-1] <= _WAIT:

@@ -1,4 +1,4 @@
-"""How well the onsets of a generated sound match known onsets: accuracy, average precision, F1.
+"""Agreement of the onsets of a generated sound with known onsets: accuracy, average precision, F1.
 
 Source: Du et al. 2023 (CondFoleyGen, arXiv:2301.05220, section 4), in the form of MMAudio's onset evaluation.
 """
@@ -21,9 +21,9 @@ _SUPPRESSION_S = 0.05
 class OnsetScores:
     """Scores of one clip, each in [0, 1], higher is better.
 
-    `accuracy` is the share of known onsets that were hit, `average_precision` and `f1` weigh false ones too. `expected`
-    and `confidence` are the pairs behind them: 1 or 0 for a known or a superfluous onset, and the confidence of the
-    detected one (0 where none was found).
+    `accuracy` is the share of known onsets that are matched; `average_precision` and `f1` also count false onsets.
+    `expected` and `confidence` are the pairs that they are computed from: 1 or 0 for a known or a false onset, and the
+    confidence of the detected onset (0 where none was found).
     """
 
     accuracy: float
@@ -42,10 +42,10 @@ def score_onsets(
 ) -> OnsetScores:
     """Match the onsets of a sound at SAMPLE_RATE_HZ with at least one known onset (ValueError without any).
 
-    Each known onset, in order of time, takes the most confident detected one nearer than `tolerance_s`. The confidence
-    of an onset is the largest value of the sound, scaled to [0, 1], within 0.05 s. The published script stops counting
-    once every detected onset is taken, so onsets missed after that don't lower its average precision and F1;
-    `stop_when_exhausted=True` does the same, for comparison with published figures.
+    Each known onset, in order of time, is matched to the most confident free detection nearer than `tolerance_s`. The
+    confidence of an onset is the largest value of the sound, scaled to [0, 1], within 0.05 s. The published script stops
+    once every detection is matched, so that later missed onsets do not lower average precision and F1;
+    `stop_when_exhausted=True` does the same, for comparison with published values.
     """
     if not len(known_onsets_s):
         raise ValueError("Onset scores need at least one known onset.")
@@ -65,10 +65,10 @@ def score_onsets(
         if not near:
             confidence.append(0.0)
             continue
-        taken = max(near, key=lambda onset: float(scaled_A[min(onset, len(scaled_A) - 1)]))
-        confidence.append(_confidence(taken, scaled_A))
+        matched = max(near, key=lambda onset: float(scaled_A[min(onset, len(scaled_A) - 1)]))
+        confidence.append(_confidence(matched, scaled_A))
         num_hits += 1
-        free.remove(taken)
+        free.remove(matched)
         if stop_when_exhausted and not free:
             break
     for onset in free:
@@ -86,8 +86,8 @@ def score_onsets(
 def suppress_neighbours(onsets: NDArray[np.integer], scaled_A: NDArray[np.floating]) -> NDArray[np.int64]:
     """Keep the most confident of onsets nearer than 0.05 s (samples at SAMPLE_RATE_HZ).
 
-    As in the published script, the onset that follows a suppressed one is passed over in the same sweep and may stay;
-    a stricter suppression would give other scores than the published ones.
+    As in the published script, the onset after a suppressed one is skipped in the same pass and may remain; a stricter
+    suppression would not reproduce the published scores.
     """
     confidences = [_confidence(int(onset), scaled_A) for onset in onsets]
     waiting = [int(onset) for onset in onsets]
@@ -107,7 +107,7 @@ def suppress_neighbours(onsets: NDArray[np.integer], scaled_A: NDArray[np.floati
 
 
 def average_precision(expected: Sequence[int], confidence: Sequence[float]) -> float:
-    """Area under the precision-recall steps: sum of precision times gained recall over falling confidence; ties share a step."""
+    """Area under the precision-recall steps: sum of precision times increase of recall, by descending confidence; ties share a step."""
     order = np.argsort(-np.asarray(confidence, np.float64), kind="stable")
     truth = np.asarray(expected, np.float64)[order]
     ranked = np.asarray(confidence, np.float64)[order]
@@ -120,7 +120,7 @@ def average_precision(expected: Sequence[int], confidence: Sequence[float]) -> f
 
 
 def f1_score(expected: Sequence[int], predicted: Sequence[int]) -> float:
-    """Harmonic mean of precision and recall of the label 1; 0 where neither side has it."""
+    """Harmonic mean of precision and recall of label 1; 0 where neither side contains it."""
     hits = sum(e and p for e, p in zip(expected, predicted, strict=True))
     total = sum(expected) + sum(predicted)
     return 2 * hits / total if total else 0.0

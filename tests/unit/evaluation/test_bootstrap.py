@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dmma_core.evaluation.bootstrap import Interval, mean_of, paired_interval, resample_counts
+from dmma_core.evaluation.bootstrap import ConfidenceInterval, mean_of, paired_interval, resample_counts
 
 
 def test_every_resample_draws_as_many_clips_as_there_are():
@@ -28,14 +28,14 @@ def test_pairing_removes_what_both_arms_share():
     hard_B = 10 * np.random.default_rng(0).standard_normal(30)
     interval = paired_interval(mean_of(hard_B), mean_of(hard_B + 0.25), 30, 1000, seed=0)
     assert (interval.low, interval.high) == pytest.approx((0.25, 0.25))
-    assert not interval.holds_zero
+    assert not interval.contains_zero
 
 
 def test_the_same_seed_gives_the_same_interval_and_equal_arms_hold_zero():
     values_B = np.random.default_rng(0).standard_normal(20)
     one, two = (paired_interval(mean_of(values_B), mean_of(values_B**2), 20, 500, seed=3) for _ in range(2))
     assert one == two
-    assert paired_interval(mean_of(values_B), mean_of(values_B), 20, 500, seed=3).holds_zero
+    assert paired_interval(mean_of(values_B), mean_of(values_B), 20, 500, seed=3).contains_zero
 
 
 def test_coverage_is_close_to_the_level():
@@ -43,12 +43,12 @@ def test_coverage_is_close_to_the_level():
     held = 0
     for trial in range(200):
         difference_B = generator.standard_normal(40)
-        held += paired_interval(mean_of(np.zeros(40)), mean_of(difference_B), 40, 400, seed=trial).holds_zero
+        held += paired_interval(mean_of(np.zeros(40)), mean_of(difference_B), 40, 400, seed=trial).contains_zero
     assert 0.88 <= held / 200 <= 0.99
 
 
 def test_an_undefined_interval_shows_no_difference():
-    assert Interval(np.nan, np.nan, np.nan, 0.95).holds_zero
+    assert ConfidenceInterval(np.nan, np.nan, np.nan, 0.95).contains_zero
 
 
 def test_one_clip_is_refused():
