@@ -1,10 +1,10 @@
-"""Speed of the audio codecs, on this machine in this run; the vocoder beside a plain eager one.
+"""Speed of the audio codecs on this machine; the vocoder is compared with a plain eager one.
 
-    python -m benchmarks.audio_codec                # one JSON line a figure: name, value, unit, bar, ok
-    python -m benchmarks.audio_codec --seconds 2    # quicker, but not the bar: short sounds fit the plain one's caches
+    python -m benchmarks.audio_codec                # one JSON line per figure: name, value, unit, bar, ok
+    python -m benchmarks.audio_codec --seconds 2    # faster, but not comparable: short sounds fit the plain one's caches
 
-Plain and own vocoder take turns; the speed-up is the median of the rounds' ratios. Figures on less than 8 s of sound are
-scaled to 8 s, which their units say. Weights are random: they do not change the work.
+The runs of plain and own vocoder alternate; the speed-up is the median ratio over the rounds. Figures measured on less
+than 8 s of sound are scaled to 8 s, as their units state. Weights are random, which does not change the work.
 """
 
 import argparse
@@ -14,8 +14,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Clock, clock_of, figure, median_ratio, require_equal, timed_in_turns, timing_options
-from benchmarks.vocoder_plain import PlainBigVgan
+from benchmarks.measure import (
+    Clock,
+    add_timing_options,
+    median_ratio,
+    print_figure,
+    require_equal,
+    set_threads_and_clock,
+    time_alternating,
+)
+from benchmarks.plain_bigvgan import PlainBigVgan
 from dmma_core.models.audio_codec.bigvgan import BigVgan, BigVganConfig
 from dmma_core.models.audio_codec.mmaudio_codec import MODES
 from dmma_core.models.audio_codec.spectral import SpectralCodec
@@ -27,7 +35,7 @@ TINY_CLIP_S, TINY_BAR_S = 4.0, 0.3
 
 
 def random_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Kernels ~ N(0, 1/fan_in), everything else small."""
+    """Kernels ~ N(0, 1/fan_in), all other values ~ N(0, 0.01)."""
     generator = torch.Generator().manual_seed(0)
     state = {}
     for key, shape in shapes.items():
@@ -37,6 +45,7 @@ def random_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 
 def vocoders(config: BigVganConfig) -> tuple[PlainBigVgan, BigVgan]:
+    """Plain and own vocoder with the same random weights."""
     shapes = BigVgan(config).official_shapes()
     state = random_state({key: shape for key, shape in shapes.items() if not key.endswith(".filter")})
     plain = PlainBigVgan(config).eval()
@@ -67,11 +76,11 @@ def benchmark_vocoder(mode: str, measured_s: float, rounds: int, clock: Clock) -
         "own": lambda: own(log_mel_BFM),
     }
     require_equal(own.before_final(log_mel_BFM), plain.before_final(mel_BMF)[:, 0], f"vocoder {mode}")
-    taken = timed_in_turns(runs, rounds, clock)
-    for name, values in taken.items():
+    seconds = time_alternating(runs, rounds, clock)
+    for name, values in seconds.items():
         unit = f"s for {CLIP_S:g} s of sound (measured on {measured_s:g} s)"
-        figure(f"vocoder {mode} {name}", scale * statistics.median(values), unit)
-    figure(f"vocoder {mode} speed-up", median_ratio(taken["plain"], taken["own"]), "times", VOCODER_BAR)
+        print_figure(f"vocoder {mode} {name}", scale * statistics.median(values), unit)
+    print_figure(f"vocoder {mode} speed-up", median_ratio(seconds["plain"], seconds["own"]), "times", VOCODER_BAR)
 
 
 @torch.inference_mode()
@@ -82,8 +91,8 @@ def benchmark_vae(mode: str, rounds: int, clock: Clock) -> None:
     latent_BLC = torch.randn(1, latent_length, config.vae.latent_channels)
     log_mel_BFM = torch.randn(1, 2 * latent_length, config.vae.num_mels)
     runs = {"encode": lambda: vae.encode(log_mel_BFM), "decode": lambda: vae.decode(latent_BLC)}
-    for name, values in timed_in_turns(runs, rounds, clock).items():
-        figure(f"VAE {mode} {name}", statistics.median(values), f"s for {CLIP_S:g} s of sound")
+    for name, values in time_alternating(runs, rounds, clock).items():
+        print_figure(f"VAE {mode} {name}", statistics.median(values), f"s for {CLIP_S:g} s of sound")
 
 
 def benchmark_tiny(rounds: int, clock: Clock) -> None:
@@ -91,19 +100,19 @@ def benchmark_tiny(rounds: int, clock: Clock) -> None:
     wave_BA = 0.1 * torch.randn(1, codec.num_samples(TINY_CLIP_S), generator=torch.Generator().manual_seed(2))
     latent_BLC = codec.encode(wave_BA).mean_BLC
     runs = {"encode": lambda: codec.encode(wave_BA), "decode": lambda: codec.decode(latent_BLC)}
-    for name, values in timed_in_turns(runs, rounds, clock).items():
+    for name, values in time_alternating(runs, rounds, clock).items():
         unit = f"s for {TINY_CLIP_S:g} s of sound"
-        figure(f"tiny codec {name}", statistics.median(values), unit, TINY_BAR_S, at_most=True)
+        print_figure(f"tiny codec {name}", statistics.median(values), unit, TINY_BAR_S, at_most=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("tiny", "vae", "vocoder"))
     parser.add_argument("--mode", choices=tuple(MODES), default="44k")
-    parser.add_argument("--seconds", type=float, default=CLIP_S, help="sound that the vocoders are measured on")
-    timing_options(parser, rounds=2)
+    parser.add_argument("--seconds", type=float, default=CLIP_S, help="seconds of sound for the vocoders")
+    add_timing_options(parser, rounds=2)
     arguments = parser.parse_args()
-    clock = clock_of(arguments)
+    clock = set_threads_and_clock(arguments)
     if arguments.only in (None, "tiny"):
         benchmark_tiny(arguments.rounds, clock)
     if arguments.only in (None, "vae"):

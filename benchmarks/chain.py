@@ -1,4 +1,4 @@
-"""The demo as a benchmark: seconds of each step, throughput, memory, and how far both arms learned.
+"""The demo as a benchmark: seconds of each step, throughput, memory, and the drop of both arms' validation loss.
 
 python benchmarks/chain.py [--work FOLDER] [key=value …]      settings as for `dmma demo`
 """
@@ -14,14 +14,14 @@ from statistics import median
 
 import psutil
 
-from benchmarks.measure import figure
+from benchmarks.measure import print_figure
 
 MIB = 1 << 20
 _SAMPLE_S = 0.5
 
 
 class PeakMemory:
-    """Largest resident set of any process below a given one, sampled twice a second."""
+    """Largest resident set of a process and its descendants, sampled twice per second."""
 
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
@@ -31,7 +31,7 @@ class PeakMemory:
         self._thread.start()
 
     def stop(self) -> float:
-        """End sampling; returns MiB."""
+        """Stop sampling; returns MiB."""
         self._stop.set()
         self._thread.join()
         return self.peak_bytes / MIB
@@ -39,10 +39,10 @@ class PeakMemory:
     def _watch(self) -> None:
         while not self._stop.wait(_SAMPLE_S):
             try:
-                family = [self._root, *self._root.children(recursive=True)]
+                processes = [self._root, *self._root.children(recursive=True)]
             except psutil.NoSuchProcess:
                 return
-            for process in family:
+            for process in processes:
                 try:
                     self.peak_bytes = max(self.peak_bytes, process.memory_info().rss)
                 except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -50,7 +50,7 @@ class PeakMemory:
 
 
 def main() -> int:
-    """Run the demo once in a fresh folder; the exit code says whether every bar was met."""
+    """Run the demo once in a new folder; the exit code is 0 where every bar was met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", default=None, help="folder for the demo's output (default: a temporary one)")
     parser.add_argument("settings", nargs="*", help="key=value settings of `dmma demo`")
@@ -63,29 +63,29 @@ def main() -> int:
         if process.wait() != 0:
             print("The demo failed; its output is above.", file=sys.stderr)
             return 1
-        return 0 if report(work, memory.stop()) else 1
+        return 0 if print_report(work, memory.stop()) else 1
 
 
-def report(work: Path, peak_mib: float) -> bool:
-    """Print every figure of a finished demo below `work`."""
+def print_report(work: Path, peak_mib: float) -> bool:
+    """Print all figures of a finished demo below `work`; whether every bar was met."""
     name = next(path.name for path in (work / "runs").iterdir())
     seconds = json.loads((work / "seconds.json").read_text())
     features = json.loads((work / "features" / name / "FEATURES.json").read_text())
-    ok = figure("demo", sum(seconds.values()), "s", 480, at_most=True)
+    ok = print_figure("demo", sum(seconds.values()), "s", 480, at_most=True)
     for step, value in seconds.items():
-        figure(f"{step}_seconds", value, "s")
+        print_figure(f"{step}_seconds", value, "s")
     for step in ("render", "extract"):
         if step in seconds:
-            figure(f"{step}_rate", features["num_rows"] / seconds[step], "clips/s")
+            print_figure(f"{step}_rate", features["num_rows"] / seconds[step], "clips/s")
     rates = {}
     for arm in ("baseline", "depth"):
         points = [json.loads(line) for line in (work / "runs" / name / arm / "metrics.jsonl").read_text().splitlines()]
         rates[arm] = median(point["train/samples_per_s"] for point in points if "train/samples_per_s" in point)
         losses = [point["val/loss"] for point in points if "val/loss" in point]
-        figure(f"train_rate_{arm}", rates[arm], "samples/s")
-        ok &= figure(f"validation_loss_drop_{arm}", 1 - losses[-1] / losses[0], "of the first", 0.3)
-    figure("train_rate_depth_over_baseline", rates["depth"] / rates["baseline"], "ratio")
-    return figure("largest_process", peak_mib, "MiB", 4096, at_most=True) and ok
+        print_figure(f"train_rate_{arm}", rates[arm], "samples/s")
+        ok &= print_figure(f"validation_loss_drop_{arm}", 1 - losses[-1] / losses[0], "of the first", 0.3)
+    print_figure("train_rate_depth_over_baseline", rates["depth"] / rates["baseline"], "ratio")
+    return print_figure("largest_process", peak_mib, "MiB", 4096, at_most=True) and ok
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Speed of the encoders, on this machine in this run; the depth network also beside frame by frame.
+"""Speed of the encoders on this machine; batched depth is compared with one frame at a time.
 
-    python -m benchmarks.encoders                  # one JSON line a figure: name, value, unit, bar, ok
-    python -m benchmarks.encoders --only clip      # CLIP at full size: a billion weights, 4 GB; not part of the rest
+    python -m benchmarks.encoders                  # one JSON line per figure: name, value, unit, bar, ok
+    python -m benchmarks.encoders --only clip      # CLIP at full size: a billion weights, 4 GB; only on request
 
-Networks of full size have random weights, which do not change the work, in the classes that extraction uses.
+Full-size networks have random weights, which does not change the work, in the classes that extraction uses.
 """
 
 import argparse
@@ -14,7 +14,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Clock, clock_of, figure, median_ratio, require_equal, timed_in_turns, timing_options
+from benchmarks.measure import (
+    Clock,
+    add_timing_options,
+    median_ratio,
+    print_figure,
+    require_equal,
+    set_threads_and_clock,
+    time_alternating,
+)
 from dmma_core.encoders import clip as clip_module
 from dmma_core.encoders import depth as depth_module
 from dmma_core.encoders.clip import DFN5B_VIT_H_14_384, ClipEncoder, tiny_clip
@@ -39,17 +47,17 @@ def random_frames(num_frames: int, side: int) -> Tensor:
     return torch.randint(0, 256, (num_frames, side, side, 3), dtype=torch.uint8, generator=generator)
 
 
-def full_depth() -> DepthEncoder:
+def random_full_depth() -> DepthEncoder:
     network = fill_with_random_weights(Dpt(DPT_HYBRID_384), "benchmark")
     config = DepthConfig(DPT_HYBRID_384.name, network.image_size, network.size_multiple)
     return DepthEncoder(config, network).eval()
 
 
-def full_synchformer() -> SynchformerEncoder:
+def random_full_synchformer() -> SynchformerEncoder:
     return fill_with_random_weights(SynchformerEncoder(SYNCHFORMER), "benchmark").eval()
 
 
-def full_clip() -> ClipEncoder:
+def random_full_clip() -> ClipEncoder:
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in ClipEncoder(DFN5B_VIT_H_14_384).model.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
@@ -57,15 +65,15 @@ def full_clip() -> ClipEncoder:
     return ClipEncoder.from_state(DFN5B_VIT_H_14_384, state, "the benchmark")
 
 
-def rate(name: str, run: Callable[[], object], count: int, unit: str, rounds: int, clock: Clock) -> None:
-    """The median rate of `run`, which does `count` of what the unit counts."""
-    taken = timed_in_turns({name: run}, rounds, clock)[name]
-    figure(name, count / statistics.median(taken), unit)
+def print_rate(name: str, run: Callable[[], object], count: int, unit: str, rounds: int, clock: Clock) -> None:
+    """Print the median rate of `run`, which processes `count` items of the unit."""
+    seconds = time_alternating({name: run}, rounds, clock)[name]
+    print_figure(name, count / statistics.median(seconds), unit)
 
 
 def benchmark_depth(num_frames: int, rounds: int, clock: Clock) -> None:
-    """DPT-Hybrid on all frames at once, beside one forward pass a frame as the published extraction does it."""
-    encoder = full_depth()
+    """DPT-Hybrid on all frames at once, and with one forward pass per frame as in the published extraction."""
+    encoder = random_full_depth()
     frames_THWC = random_frames(num_frames, encoder.config.size)
 
     def frame_by_frame() -> Tensor:
@@ -73,23 +81,29 @@ def benchmark_depth(num_frames: int, rounds: int, clock: Clock) -> None:
 
     runs = {"frame by frame": frame_by_frame, "batched": partial(encoder.inverse_depth, frames_THWC)}
     require_equal(runs["batched"](), frame_by_frame(), "depth", DPT_TOLERANCE)
-    taken = timed_in_turns(runs, rounds, clock)
-    for name, values in taken.items():
-        figure(f"DPT-Hybrid {name}", num_frames / statistics.median(values), f"frames/s ({num_frames} of 384x384)")
-    figure("DPT-Hybrid speed-up by batching", median_ratio(taken["frame by frame"], taken["batched"]), "times")
+    seconds = time_alternating(runs, rounds, clock)
+    for name, values in seconds.items():
+        print_figure(
+            f"DPT-Hybrid {name}", num_frames / statistics.median(values), f"frames/s ({num_frames} of 384x384)"
+        )
+    print_figure(
+        "DPT-Hybrid speed-up by batching", median_ratio(seconds["frame by frame"], seconds["batched"]), "times"
+    )
 
 
 def benchmark_synchformer(num_segments: int, rounds: int, clock: Clock) -> None:
-    encoder = full_synchformer()
+    encoder = random_full_synchformer()
     frames_1THWC = random_frames(SEGMENT_FRAMES + (num_segments - 1) * SEGMENT_STEP, SYNCHFORMER.image_size)[None]
     unit = f"segments/s ({num_segments} of 16 frames, 224x224)"
-    rate("Synchformer", partial(encoder.encode_frames, frames_1THWC), num_segments, unit, rounds, clock)
+    print_rate("Synchformer", partial(encoder.encode_frames, frames_1THWC), num_segments, unit, rounds, clock)
 
 
 def benchmark_clip(num_frames: int, rounds: int, clock: Clock) -> None:
     frames_THWC = random_frames(num_frames, DFN5B_VIT_H_14_384.input_size)
     unit = f"images/s ({num_frames} of 384x384)"
-    rate("CLIP ViT-H-14-384", partial(full_clip().encode_images, frames_THWC), num_frames, unit, rounds, clock)
+    print_rate(
+        "CLIP ViT-H-14-384", partial(random_full_clip().encode_images, frames_THWC), num_frames, unit, rounds, clock
+    )
 
 
 def benchmark_tiny(rounds: int, clock: Clock) -> None:
@@ -99,18 +113,20 @@ def benchmark_tiny(rounds: int, clock: Clock) -> None:
     frames_THWC = random_frames(TINY_FRAMES, clip.config.input_size)
     num_segments = (TINY_FRAMES - SEGMENT_FRAMES) // SEGMENT_STEP + 1
     sync_1THWC = random_frames(TINY_FRAMES, synchformer.config.image_size)[None]
-    rate("tiny CLIP", partial(clip.encode_images, frames_THWC), TINY_FRAMES, "images/s", rounds, clock)
-    rate("tiny depth", partial(depth.inverse_depth, frames_THWC), TINY_FRAMES, "frames/s", rounds, clock)
-    rate("tiny Synchformer", partial(synchformer.encode_frames, sync_1THWC), num_segments, "segments/s", rounds, clock)
+    print_rate("tiny CLIP", partial(clip.encode_images, frames_THWC), TINY_FRAMES, "images/s", rounds, clock)
+    print_rate("tiny depth", partial(depth.inverse_depth, frames_THWC), TINY_FRAMES, "frames/s", rounds, clock)
+    print_rate(
+        "tiny Synchformer", partial(synchformer.encode_frames, sync_1THWC), num_segments, "segments/s", rounds, clock
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("tiny", "depth", "synchformer", "clip"))
-    parser.add_argument("--frames", type=int, default=4, help="frames (or segments) that a network gets at once")
-    timing_options(parser, rounds=2)
+    parser.add_argument("--frames", type=int, default=4, help="batch size in frames (or segments)")
+    add_timing_options(parser, rounds=2)
     arguments = parser.parse_args()
-    clock = clock_of(arguments)
+    clock = set_threads_and_clock(arguments)
     if arguments.only in (None, "tiny"):
         benchmark_tiny(arguments.rounds, clock)
     if arguments.only in (None, "depth"):

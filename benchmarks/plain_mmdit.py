@@ -1,7 +1,7 @@
-"""The published flow network written plainly, in eager PyTorch, under its published parameter names.
+"""Plain eager PyTorch implementation of the published flow network, with its published parameter names.
 
-The yardstick of `networks.py`: convolutions as convolutions, interleaved projections, conditions and both branches of
-guidance each in a pass of its own. Tests hold it to the same reference outputs as DMMA's own network.
+The reference of `flow_network.py`: convolutions as convolutions, interleaved projections, and separate passes for the
+conditions and for both branches of guidance. Tests compare it with the same reference outputs as DMMA's own network.
 """
 
 import math
@@ -142,23 +142,23 @@ class PlainFinal(nn.Module):
 
 
 class PlainMMDiT(nn.Module):
-    """Takes published state dicts as they are (`load_state_dict`)."""
+    """Loads published state dicts unchanged (`load_state_dict`)."""
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
         self.config = config
         width, multiple = config.hidden_width, config.feed_forward_multiple
         selu, silu = [nn.SELU()], [nn.SiLU()]
-        sound, picture = (selu, []) if config.version == 1 else (silu, silu)
+        audio_sync, rgb_text = (selu, []) if config.version == 1 else (silu, silu)
 
         def projection(width_in: int, taps: int, activation: list[nn.Module], forward_taps: int) -> list[nn.Module]:
             return [layer(width_in, width, taps), *activation, PlainFeedForward(width, forward_taps, multiple)]
 
-        depth = [nn.Linear(2 * config.rgb_width, config.rgb_width), *picture] if config.is_deepmmaudio else []
-        self.audio_input_proj = nn.Sequential(*projection(config.latent_width, 7, sound, 7))
-        self.clip_input_proj = nn.Sequential(*depth, *projection(config.rgb_width, 1, picture, 3))
-        self.sync_input_proj = nn.Sequential(*projection(config.sync_width, 7, sound, 3))
-        self.text_input_proj = nn.Sequential(*projection(config.text_width, 1, picture, 1))
+        depth = [nn.Linear(2 * config.rgb_width, config.rgb_width), *rgb_text] if config.is_deepmmaudio else []
+        self.audio_input_proj = nn.Sequential(*projection(config.latent_width, 7, audio_sync, 7))
+        self.clip_input_proj = nn.Sequential(*depth, *projection(config.rgb_width, 1, rgb_text, 3))
+        self.sync_input_proj = nn.Sequential(*projection(config.sync_width, 7, audio_sync, 3))
+        self.text_input_proj = nn.Sequential(*projection(config.text_width, 1, rgb_text, 1))
         self.clip_cond_proj = nn.Linear(width, width)
         self.text_cond_proj = nn.Linear(width, width)
         self.global_cond_mlp = PlainFeedForward(width, 1, multiple)
@@ -203,13 +203,13 @@ class PlainMMDiT(nn.Module):
         return self.final_layer(latent, c)
 
     def forward(self, latent: Tensor, time_B: Tensor, features: ConditionFeatures) -> Tensor:
-        """All conditions present."""
+        """Velocity with all conditions present."""
         depth = features.depth_BTD if self.config.is_deepmmaudio else None
         conditions = self.conditions(features.rgb_BTD, depth, features.sync_BSD, features.text_BND)
         return self.flow(latent, time_B, conditions)
 
     def sample(self, noise: Tensor, features: ConditionFeatures, num_steps: int, scale: float) -> Tensor:
-        """Euler steps with classifier-free guidance, the two branches one after the other."""
+        """Euler steps with classifier-free guidance, the two branches in separate passes."""
         batch_size = noise.shape[0]
         depth = features.depth_BTD if self.config.is_deepmmaudio else None
         full = self.conditions(features.rgb_BTD, depth, features.sync_BSD, features.text_BND)

@@ -1,11 +1,11 @@
-"""Whole training steps as they run on a GPU: bfloat16 autocast, clipping, AdamW; without and with torch.compile.
+"""Full training steps as on a GPU: bfloat16 autocast, gradient clipping, AdamW; without and with torch.compile.
 
-    python -m benchmarks.training_step                                        # one JSON line a figure
+    python -m benchmarks.training_step                                        # one JSON line per figure
     python -m benchmarks.training_step --batch-sizes 64 256 --presets small_44k large_44k
-    python -m benchmarks.training_step --device cpu --presets tiny --batch-sizes 4    # to try the script itself
+    python -m benchmarks.training_step --device cpu --presets tiny --batch-sizes 4    # to test the script
 
-Figures: samples/s, peak memory, and the share of the GPU's published dense bfloat16 rate that the step's counted matrix
-products make up (model FLOP/s utilisation; recomputation does not count). Depth arm and baseline take turns.
+Figures: samples/s, peak memory, and model FLOP/s utilisation: the FLOP/s of the step's matmuls, without recomputation,
+relative to the GPU's published dense bfloat16 rate. The runs of depth arm and baseline alternate.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.flow_network import DEPTH_BAR
-from benchmarks.measure import figure
+from benchmarks.measure import print_figure
 from dmma_core.data.batching import ClipBatch
 from dmma_core.encoders.depth import SCALAR_NAMES
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
@@ -32,9 +32,9 @@ Step = Callable[[], object]
 
 
 def random_batch(config: MMDiTConfig, batch_size: int) -> ClipBatch:
-    """Clips of random features, stored in float16 as extraction does."""
+    """Clips of random features, in float16, as stored by extraction."""
 
-    def draw(length: int, width: int) -> torch.Tensor:
+    def sample(length: int, width: int) -> torch.Tensor:
         return torch.randn(batch_size, length, width).half()
 
     all_B = torch.ones(batch_size, dtype=torch.bool)
@@ -43,17 +43,17 @@ def random_batch(config: MMDiTConfig, batch_size: int) -> ClipBatch:
         sample_B=torch.arange(batch_size),
         has_video_B=all_B,
         has_text_B=all_B,
-        latent_mean_BLC=draw(config.latent_length, config.latent_width),
-        latent_std_BLC=draw(config.latent_length, config.latent_width).abs(),
-        rgb_BTD=draw(config.rgb_length, config.rgb_width),
-        depth_BTD=draw(config.rgb_length, config.rgb_width),
-        depth_scalars_BTK=draw(config.rgb_length, config.num_depth_scalars),
-        sync_BSD=draw(config.sync_length, config.sync_width),
-        text_BND=draw(config.text_length, config.text_width),
+        latent_mean_BLC=sample(config.latent_length, config.latent_width),
+        latent_std_BLC=sample(config.latent_length, config.latent_width).abs(),
+        rgb_BTD=sample(config.rgb_length, config.rgb_width),
+        depth_BTD=sample(config.rgb_length, config.rgb_width),
+        depth_scalars_BTK=sample(config.rgb_length, config.num_depth_scalars),
+        sync_BSD=sample(config.sync_length, config.sync_width),
+        text_BND=sample(config.text_length, config.text_width),
     )
 
 
-def training_step(config: MMDiTConfig, compiled: bool, device: torch.device) -> TrainingStep:
+def build_training_step(config: MMDiTConfig, compiled: bool, device: torch.device) -> TrainingStep:
     model = MMDiT(config)
     initialise(model, seed=0)
     model.set_latent_statistics(torch.zeros(config.latent_width), torch.ones(config.latent_width))
@@ -63,7 +63,7 @@ def training_step(config: MMDiTConfig, compiled: bool, device: torch.device) -> 
     return TrainingStep(model, velocity, optimizer, Recipe())
 
 
-def seconds_a_step(step: Step, device: torch.device, num_steps: int) -> float:
+def seconds_per_step(step: Step, device: torch.device, num_steps: int) -> float:
     _wait(device)
     start = time.perf_counter()
     for _ in range(num_steps):
@@ -74,34 +74,34 @@ def seconds_a_step(step: Step, device: torch.device, num_steps: int) -> float:
 
 def benchmark(preset: str, batch_size: int, compiled: bool, device: torch.device, rounds: int) -> None:
     baseline = replace(mmdit_config(preset), num_depth_scalars=len(SCALAR_NAMES))
-    taken: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     runs: dict[str, tuple[Step, float, float]] = {}
     label = f"{preset}, batch {batch_size}, {'compiled' if compiled else 'eager'}"
     for arm, config in (("baseline", baseline), ("depth", replace(baseline, depth="both"))):
         batch = random_batch(config, batch_size)
         noise, batch = training_noise(batch, seed=0).to(device), batch.to(device)
-        step = training_step(config, compiled, device)
+        step = build_training_step(config, compiled, device)
         run = _bound(step, batch, noise)
-        flops = _flops(training_step(config, False, device), batch, noise)
+        flops = _flops(build_training_step(config, False, device), batch, noise)
         run()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         run()
         peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
-        runs[arm], taken[arm] = (run, flops, peak), []
+        runs[arm], seconds[arm] = (run, flops, peak), []
     for _ in range(rounds):
         for arm, (run, _, _) in runs.items():
-            taken[arm].append(seconds_a_step(run, device, num_steps=5))
+            seconds[arm].append(seconds_per_step(run, device, num_steps=5))
     rate = _published_rate(device)
     for arm, (_, flops, peak) in runs.items():
-        step_s = statistics.median(taken[arm])
-        figure(f"training step {arm}", batch_size / step_s, f"samples/s ({label})")
+        step_s = statistics.median(seconds[arm])
+        print_figure(f"training step {arm}", batch_size / step_s, f"samples/s ({label})")
         if device.type == "cuda":
-            figure(f"training step {arm} peak memory of both arms", peak, f"GiB ({label})")
+            print_figure(f"training step {arm} peak memory of both arms", peak, f"GiB ({label})")
         if rate:
-            figure(f"training step {arm} utilisation", flops / step_s / rate, f"of dense bfloat16 ({label})")
-    cost = statistics.median(a / b for a, b in zip(taken["depth"], taken["baseline"], strict=True))
-    figure("training step depth arm over baseline", cost, f"times ({label})", DEPTH_BAR, at_most=True)
+            print_figure(f"training step {arm} utilisation", flops / step_s / rate, f"of dense bfloat16 ({label})")
+    cost = statistics.median(a / b for a, b in zip(seconds["depth"], seconds["baseline"], strict=True))
+    print_figure("training step depth arm over baseline", cost, f"times ({label})", DEPTH_BAR, at_most=True)
 
 
 def _bound(step: TrainingStep, batch: ClipBatch, noise: StepNoise) -> Step:
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.exit(1, "There is no GPU here; --device cpu tries the script itself.\n")
+        parser.exit(1, "No GPU was found; use --device cpu to test the script.\n")
     for preset in arguments.presets:
         for batch_size in arguments.batch_sizes:
             for compiled in (False, True):

@@ -8,8 +8,8 @@ import torch
 
 from dmma_core.data.scenes import OBJECT_CLASSES
 from dmma_core.encoders.pretraining.data import Samples, join_samples, sample_scenes
-from dmma_core.encoders.pretraining.figures import BARS, clip_figures, depth_figures
 from dmma_core.encoders.pretraining.files import PACKAGE_FOLDER, rounded_to_half, save_tiny
+from dmma_core.encoders.pretraining.metrics import THRESHOLDS, clip_metrics, depth_metrics
 from dmma_core.encoders.pretraining.training import train_clip, train_depth
 from dmma_core.evaluation.tagger import WEIGHTS_FOLDER, save_tagger
 from dmma_core.evaluation.tagger_training import tagger_accuracy, train_tagger
@@ -39,9 +39,9 @@ def run(config: PretrainTinyConfig) -> None:
     unseen = _render(sizes.unseen_seed, sizes.num_unseen_clips)
     torch.set_num_threads(config.num_threads)
     depth = rounded_to_half(train_depth(seen, sizes))
-    figures = {"depth": depth_figures(depth, unseen, seen)}
+    figures = {"depth": depth_metrics(depth, unseen, seen)}
     clip = rounded_to_half(train_clip(seen, depth, sizes))
-    figures["clip"] = clip_figures(clip, depth, unseen)
+    figures["clip"] = clip_metrics(clip, depth, unseen)
     count = sizes.num_tagger_clips
     tagger = train_tagger(
         seen.audio_BA[:count], seen.class_B[:count].tolist(), OBJECT_CLASSES, sizes.seed, sizes.num_tagger_steps
@@ -52,7 +52,7 @@ def run(config: PretrainTinyConfig) -> None:
     save_tagger(tagger, {"training": asdict(sizes), "unseen_accuracy": accuracy, "name": "tiny tagger"}, tagger_folder)
     for role, values in figures.items():
         for name, value in values.items():
-            bar = BARS.get((role, name))
+            bar = THRESHOLDS.get((role, name))
             verdict = "" if bar is None else f"  (bar {bar}: {'reached' if value >= bar else 'MISSED'})"
             print(f"{role} {name}: {value:.3f}{verdict}")
     print(f"tagger accuracy: {accuracy:.3f}\nWeights in {encoders_folder} and {tagger_folder} after {seconds} s.")

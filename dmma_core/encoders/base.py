@@ -1,4 +1,4 @@
-"""What an encoder bundle is: everything that turns a decoded clip into a feature row, behind one interface.
+"""Interface of an encoder bundle: all encoders that turn a decoded clip into a feature row.
 
 `dmma_core.encoders.bundle` builds the bundles by name ("tiny", "mmaudio_16k", "mmaudio_44k").
 """
@@ -13,7 +13,7 @@ from dmma_core.tensors import Array
 
 
 class EncoderBundle(Protocol):
-    """All encoders of one feature set. `schema` says what `encode_clips` returns, to the shape and the byte."""
+    """All encoders of one feature set. `schema` describes exactly what `encode_clips` returns."""
 
     @property
     def schema(self) -> FeatureSchema: ...
@@ -27,7 +27,7 @@ class EncoderBundle(Protocol):
     def encode_clips(self, clips: Sequence[DecodedClip]) -> list[Mapping[str, Array]]:
         """Features of several clips at once, one mapping per clip with the tensors of `schema`.
 
-        A clip without video gets zero visual features.
+        A clip without video has zero visual features.
         """
 
     def encode_text(self, captions: Sequence[str]) -> Array:

@@ -1,6 +1,6 @@
 """Encoder bundles by name: decoded clips and captions in, feature rows out.
 
-"tiny" is for CPUs: the same classes at small size with weights that are part of the package. "mmaudio_16k" and
+"tiny" is for CPUs: the same classes at small size, with weights in the package. "mmaudio_16k" and
 "mmaudio_44k" are the published encoders of MMAudio and DeepMMAudio with the published weights.
 """
 
@@ -51,7 +51,7 @@ _ROLES = ("clip", "depth", "synchformer", "vae", "vocoder")
 class Bundle:
     """CLIP, depth network, Synchformer and audio codec as one `EncoderBundle`.
 
-    The depth network sees the frames that CLIP sees, as in DeepMMAudio.
+    The depth network receives the same frames as CLIP, as in DeepMMAudio.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Bundle:
     ) -> None:
         self.clip, self.depth, self.synchformer, self.codec = clip, depth, synchformer, codec
         if not isfinite(duration_s):
-            raise ConfigError(f"Clips cannot last {duration_s} s.", remedy="Give a number of seconds.")
+            raise ConfigError(f"Clips cannot last {duration_s} s.", remedy="Use a finite number of seconds.")
         side, sync_side = clip.config.input_size, synchformer.config.image_size
         self.frame_requests = (
             FrameRequest("rgb", RGB_FPS, side, side, fit="squash"),
@@ -104,19 +104,19 @@ class Bundle:
     def encode_clips(self, clips: Sequence[DecodedClip]) -> list[Mapping[str, Array]]:
         """float32 features of several clips at once, one mapping per clip with the tensors of `schema`.
 
-        A clip without frames gets zero visual features. A clip without sound (decoded for generation) gets no latents:
-        its mapping lacks `latent_mean` and `latent_std`. Raises ValueError for frames or sound of another length.
+        A clip without frames has zero visual features. A clip without audio (decoded for generation) has no latents:
+        its mapping lacks `latent_mean` and `latent_std`. Raises ValueError for frames or audio of another length.
         """
         rows: list[dict[str, Array]] = [{} for _ in clips]
-        seen = [index for index, clip in enumerate(clips) if clip.frames]
-        heard = [index for index, clip in enumerate(clips) if clip.audio_A is not None]
+        with_frames = [index for index, clip in enumerate(clips) if clip.frames]
+        with_audio = [index for index, clip in enumerate(clips) if clip.audio_A is not None]
         for row in rows:
             row.update({spec.name: np.zeros(spec.shape, np.float32) for spec in self.schema.tensors[2:]})
-        if seen:
-            visual = self._encode_frames(*(self._stack(clips, seen, request) for request in self.frame_requests))
-            self._fill(rows, seen, visual)
-        if heard:
-            self._fill(rows, heard, self._encode_audio([clips[index] for index in heard]))
+        if with_frames:
+            visual = self._encode_frames(*(self._stack(clips, with_frames, request) for request in self.frame_requests))
+            self._fill(rows, with_frames, visual)
+        if with_audio:
+            self._fill(rows, with_audio, self._encode_audio([clips[index] for index in with_audio]))
         return list(rows)
 
     def encode_text(self, captions: Sequence[str]) -> Array:
@@ -128,10 +128,10 @@ class Bundle:
         frames_THWC = rgb_BTHWC.flatten(0, 1)
         inverse_depth_THW = self.depth.inverse_depth(frames_THWC)
         maps = torch.split(inverse_depth_THW, shape[1])
-        pictures_TCHW = torch.cat([self.depth.pictures(maps_THW, rgb_BTHWC.shape[2]) for maps_THW in maps])
+        images_TCHW = torch.cat([self.depth.images(maps_THW, rgb_BTHWC.shape[2]) for maps_THW in maps])
         return {
             "rgb": self.clip.encode_images(frames_THWC).reshape(*shape, -1),
-            "depth": self.clip.encode_pixels(pictures_TCHW).reshape(*shape, -1),
+            "depth": self.clip.encode_pixels(images_TCHW).reshape(*shape, -1),
             "depth_scalars": torch.stack([depth_module.depth_scalars(maps_THW, RGB_FPS) for maps_THW in maps]),
             "sync": self.synchformer.encode_frames(sync_BTHWC),
         }
@@ -176,17 +176,17 @@ def load_bundle(
     """Build the bundle of the full name `name` (see `bundle_options`) for clips of `duration_s` on `device`.
 
     `weights` maps a role ("clip", "depth", "synchformer", "vae", "vocoder") to a local file that replaces the registered one.
-    Extraction needs no vocoder, which the published codecs decode with.
-    Raises ConfigError for an unknown name, option or role and WeightsError where weights are missing or do not fit: there is
-    no fall-back to random weights.
+    The vocoder of the published codecs is needed for decoding only, so not for extraction.
+    Raises ConfigError for an unknown name, option or role, and WeightsError for weights that are missing or do not fit:
+    there is no fall-back to random weights.
     """
     options = parse_bundle_name(name)
     files = {role: paths.absolute(file) for role, file in (weights or {}).items()}
     roles = ("clip", "depth") if options.bundle == "tiny" else _ROLES
     if unknown := sorted(set(files) - set(roles)):
         raise ConfigError(
-            f"The bundle {options.bundle} takes no weights for {unknown[0]!r}.",
-            remedy=f"It does for {', '.join(roles)}.",
+            f"The bundle {options.bundle} has no weights for {unknown[0]!r}.",
+            remedy=f"Its roles are {', '.join(roles)}.",
         )
     load = _load_tiny if options.bundle == "tiny" else partial(_load_mmaudio, with_vocoder=with_vocoder)
     clip, synchformer, codec = load(options, files)
@@ -197,7 +197,7 @@ def load_bundle(
 
 
 def load_depth(options: BundleOptions, file: str | None = None) -> DepthEncoder:
-    """The depth encoder of a bundle alone; `file` replaces the registered weights."""
+    """The depth encoder of a bundle; `file` replaces the registered weights."""
     network = options.depth_network
     settings = (options.normalization, options.raw_scale, options.half_precision)
     if network == TINY_DPT.name:
@@ -234,16 +234,16 @@ def _load_mmaudio(options: BundleOptions, files: Mapping[str, str], with_vocoder
 
 
 def _folder_of(network: str) -> str:
-    """Folder of a transformers network in the cache, all of whose files are there."""
+    """Cache folder of a transformers network. Raises WeightsError where one of its files is missing."""
     parts = [path_of(network + part) for part in ("", "_config", "_preprocessor")]
     return str(Path(parts[0]).parent)
 
 
-def _packaged(role: str, file: str | None, own: Path) -> str:
-    path = Path(file) if file else own
+def _packaged(role: str, file: str | None, default: Path) -> str:
+    path = Path(file) if file else default
     if not path.is_file():
         raise WeightsError(
-            f"The tiny {role} weights {path} are missing.", remedy="Make them with `dmma pretrain-tiny`."
+            f"The tiny {role} weights {path} are missing.", remedy="Train them with `dmma pretrain-tiny`."
         )
     return str(path)
 

@@ -1,9 +1,9 @@
-"""A bundle's full name: which encoders, and with which settings. It stands in every feature set made by the bundle.
+"""A bundle's full name: its encoders and their settings. Every feature set stores the name of its bundle.
 
     <bundle>[+<option>]…      tiny    mmaudio_44k    mmaudio_44k+per_clip+dpt_large_384    tiny+raw_scaled=0.5    …+half
                               …+transformers=<folder of the weights cache>
 
-Whoever reads features can build the same bundle again from the name alone.
+The same bundle can be built from the name alone.
 """
 
 import re
@@ -17,15 +17,15 @@ from dmma_core.errors import ConfigError
 TRANSFORMERS_NETWORKS = ("depth_anything_v2_small",)
 DEPTH_NETWORKS = (TINY_DPT.name, *MIDAS_VARIANTS, *TRANSFORMERS_NETWORKS)
 TRANSFORMERS_PREFIX = "transformers="
-_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # no way out of the cache
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # cannot leave the cache folder
 
 
 @dataclass(frozen=True)
 class BundleOptions:
-    """Encoders of a bundle and the settings of its depth.
+    """Encoders of a bundle and its depth settings.
 
     `depth_network` is one of DEPTH_NETWORKS, or TRANSFORMERS_PREFIX and a folder's name. `raw_scale` None is the depth
-    network's own unit, if it has one.
+    network's own unit (ConfigError from `DepthConfig` if it has none).
     """
 
     bundle: str
@@ -36,11 +36,11 @@ class BundleOptions:
 
     @property
     def name(self) -> str:
-        """The full name, with the options that differ from the bundle's own, in a fixed order."""
-        own, scale = BUNDLES[self.bundle], "" if self.raw_scale is None else f"={self.raw_scale:g}"
+        """The full name: the bundle and the options that differ from its defaults, in a fixed order."""
+        default, scale = BUNDLES[self.bundle], "" if self.raw_scale is None else f"={self.raw_scale:g}"
         options = [
-            self.depth_network if self.depth_network != own.depth_network else "",
-            self.normalization + scale if (self.normalization, scale) != (own.normalization, "") else "",
+            self.depth_network if self.depth_network != default.depth_network else "",
+            self.normalization + scale if (self.normalization, scale) != (default.normalization, "") else "",
             "half" if self.half_precision else "",
         ]
         return "+".join([self.bundle, *filter(None, options)])
@@ -54,7 +54,7 @@ BUNDLES: Mapping[str, BundleOptions] = {
 
 
 def parse_bundle_name(name: str) -> BundleOptions:
-    """Settings of a full name. Raises ConfigError for an unknown bundle or option."""
+    """Parse a full name. Raises ConfigError for an unknown bundle or option."""
     bundle, *options = name.split("+")
     if bundle not in BUNDLES:
         raise ConfigError(f"There is no encoder bundle {bundle!r}.", remedy=f"Use one of {', '.join(BUNDLES)}.")
@@ -80,8 +80,8 @@ def parse_bundle_name(name: str) -> BundleOptions:
 def _transformers_network(folder: str, name: str) -> str:
     if not _FOLDER.fullmatch(folder):
         raise ConfigError(
-            f"Bundle {name!r} takes its depth network from {folder!r}, which is no name of a folder in the weights cache.",
-            remedy="Give a plain name of letters, digits, '.', '-' and '_': transformers=Depth-Anything-V2-Base-hf.",
+            f"Bundle {name!r} names the depth network {folder!r}, which is not a folder name in the weights cache.",
+            remedy="Use a plain name of letters, digits, '.', '-' and '_': transformers=Depth-Anything-V2-Base-hf.",
         )
     return folder if folder in TRANSFORMERS_NETWORKS else TRANSFORMERS_PREFIX + folder
 
@@ -93,6 +93,6 @@ def _scale(text: str, name: str) -> float:
         scale = 0.0
     if not 0 < scale < float("inf"):
         raise ConfigError(
-            f"Bundle {name!r} scales raw depth by {text!r}.", remedy="Give a positive number: raw_scaled=1000."
+            f"Bundle {name!r} scales raw depth by {text!r}.", remedy="Use a positive number: raw_scaled=1000."
         )
     return scale

@@ -1,6 +1,6 @@
-"""CLIP through open_clip: image embeddings of frames and depth maps, and text features token by token.
+"""CLIP, built with open_clip: image embeddings of frames and depth maps, and text features per token.
 
-MMAudio (section 3.2 and its published code) takes the image embedding of every frame at 8 fps, and for text the 77
+MMAudio (section 3.2 and its published code) uses the image embedding of every frame at 8 fps, and for text the 77
 hidden states after the final norm, before pooling and projection; both are L2-normalised.
 """
 
@@ -34,8 +34,8 @@ class Tokenizer(Protocol):
 class ClipTower:
     """Size of one of CLIP's two towers. `head_width` is the width of one attention head.
 
-    An image tower with four numbers of blocks is CLIP's ResNet: `width` is that of its stem, and the attention is that of
-    its pooling, over 32 x `width` channels.
+    An image tower with four numbers of blocks is CLIP's ResNet: `width` is that of its stem, and `head_width`
+    that of its attention pooling, over 32 x `width` channels.
     """
 
     width: int
@@ -46,7 +46,7 @@ class ClipTower:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Architecture of a CLIP. `input_size` is the side of the frames it is given.
+    """Architecture of a CLIP. `input_size` is the side of its input frames in pixels.
 
     It may exceed `grid_size`, the side that the patch grid covers: the last rows and columns are then ignored, as the
     published models do with 384 and 378.
@@ -80,7 +80,7 @@ TINY = ClipConfig(
     grid_size=96,
     patch_size=16,
     embed_dim=64,
-    vision=ClipTower(width=12, num_blocks=(1, 1, 1, 1), head_width=48),  # convolutions learn from few pictures
+    vision=ClipTower(width=12, num_blocks=(1, 1, 1, 1), head_width=48),  # convolutions need less training data
     text=ClipTower(width=64, num_blocks=2, head_width=16, mlp_ratio=2.0),
     vocabulary_size=260,
     byte_tokens=True,
@@ -141,7 +141,7 @@ class ClipEncoder(nn.Module):
 
     @classmethod
     def from_state(cls, config: ClipConfig, state: Mapping[str, Tensor], where: str) -> "ClipEncoder":
-        """Encoder with the weights of an open_clip state dict, made without initialising 10^9 numbers first.
+        """Encoder with the weights of an open_clip state dict, without initialising the 10^9 parameters first.
 
         Raises WeightsError where the weights do not fit.
         """
@@ -152,7 +152,7 @@ class ClipEncoder(nn.Module):
         return encoder.eval()
 
     def _set_constants(self) -> None:
-        """What is part of no state dict: the normalisation, and the mask that lets a token see only earlier ones."""
+        """Set what no state dict contains: the normalisation constants and the causal attention mask."""
         self.register_buffer("mean_C", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std_C", torch.tensor(STD).view(3, 1, 1), persistent=False)
         num_tokens = self.config.num_tokens
@@ -160,15 +160,15 @@ class ClipEncoder(nn.Module):
         self.model.register_buffer("attn_mask", mask_NN, persistent=False)
 
     def image_embeddings(self, pixels_BCHW: Tensor) -> Tensor:
-        """L2-normalised embeddings [B, D] of pictures in [0, 1], of the side `config.input_size`."""
+        """L2-normalised embeddings [B, D] of images [B, 3, H, W] in [0, 1] of side `config.input_size`; else ValueError."""
         size = (self.config.input_size, self.config.input_size)
         if pixels_BCHW.shape[-2:] != size:
-            raise ValueError(f"CLIP {self.config.name} takes pictures of {size}, not {tuple(pixels_BCHW.shape[-2:])}.")
+            raise ValueError(f"CLIP {self.config.name} expects images of {size}, not {tuple(pixels_BCHW.shape[-2:])}.")
         embeddings_BD: Tensor = self.model.encode_image(self.normalized(pixels_BCHW).to(self._dtype), normalize=True)
         return embeddings_BD
 
     def normalized(self, pixels_BCHW: Tensor) -> Tensor:
-        """Pictures in [0, 1] by mean and standard deviation of CLIP's training images."""
+        """Images in [0, 1], normalised by mean and standard deviation of CLIP's training images."""
         return (pixels_BCHW - self.get_buffer("mean_C")) / self.get_buffer("std_C")
 
     def pooled_text_embeddings(self, captions: Sequence[str]) -> Tensor:
@@ -178,7 +178,7 @@ class ClipEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode_pixels(self, pixels_BCHW: Tensor) -> Tensor:
-        """float32 [n, D] of pictures in [0, 1], in batches of `images_per_batch`."""
+        """float32 embeddings [n, D] of images [n, 3, H, W] in [0, 1], in batches of `images_per_batch`."""
         chunks = [
             self.image_embeddings(chunk_BCHW.to(self.device, torch.float32)).float()
             for chunk_BCHW in torch.split(pixels_BCHW, self.images_per_batch)
@@ -187,7 +187,7 @@ class ClipEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode_images(self, frames_THWC: Tensor) -> Tensor:
-        """float32 [n, D] of uint8 frames [n, H, W, 3], in batches of `images_per_batch`."""
+        """float32 embeddings [n, D] of uint8 frames [n, H, W, 3], in batches of `images_per_batch`."""
         chunks = [
             self.encode_pixels(chunk_THWC.to(self.device).permute(0, 3, 1, 2).float() * (1 / 255))
             for chunk_THWC in torch.split(frames_THWC, self.images_per_batch)
@@ -208,7 +208,7 @@ class ClipEncoder(nn.Module):
         return normed_BND
 
     def fingerprint(self) -> str:
-        """Identity of architecture, precision and weights."""
+        """Identifies architecture, precision and weights."""
         return network_fingerprint(asdict(self.config), self.model)
 
     def _tokens(self, captions: Sequence[str]) -> Tensor:
@@ -225,17 +225,19 @@ class ClipEncoder(nn.Module):
 
 
 def tiny_clip(weights: str | None = None) -> ClipEncoder:
-    """The tiny CLIP, with the weights of a file, or untrained where `weights` is None (only training starts so)."""
+    """The tiny CLIP, with the weights of a file, or untrained where `weights` is None (for training only)."""
     if weights is None:
         return ClipEncoder(TINY).eval()
     return ClipEncoder.from_state(TINY, read_state_dict(weights), weights)
 
 
 def full_clip(weights: str) -> ClipEncoder:
-    """DFN5B ViT-H/14 at 384 pixels, with the weights of its published `open_clip_pytorch_model.bin` or safetensors."""
+    """DFN5B ViT-H/14 at 384 pixels, with its published weights (`open_clip_pytorch_model.bin` or safetensors). Raises WeightsError."""
     state = read_state_dict(weights)
     if "visual.conv1.weight" not in state:
-        raise WeightsError(f"{weights} holds no open_clip model.", remedy="Give open_clip_pytorch_model.bin of DFN5B.")
+        raise WeightsError(
+            f"{weights} contains no open_clip model.", remedy="Use open_clip_pytorch_model.bin of DFN5B."
+        )
     return ClipEncoder.from_state(DFN5B_VIT_H_14_384, state, weights)
 
 

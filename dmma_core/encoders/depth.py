@@ -1,8 +1,8 @@
 """Depth of video frames: inverse depth, the three-channel depth video, and scalars that keep absolute distance.
 
-The one place for depth: feature extraction, training and generation call it, so that they see the same maps.
-"Inverse depth" is large for near things. The MiDaS networks give it up to an unknown scale that one network keeps over all
-its pictures; the tiny network gives it in 1/m.
+The only depth code: feature extraction, training and generation use it, so that their depth maps are the same.
+"Inverse depth" is large for near objects. The MiDaS networks predict it up to an unknown scale, which is constant over
+the images of one network; the tiny network predicts it in 1/m.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,20 +38,20 @@ MIDAS_VARIANTS: Mapping[str, Callable[[], Dpt | MidasSmall]] = {
     DPT_LARGE_384.name: partial(Dpt, DPT_LARGE_384),
     MidasSmall.name: MidasSmall,
 }
-_HALF = torch.bfloat16  # on every device, so that features do not depend on where they were made
-_VERSION = 1  # part of the fingerprint: to be raised whenever maps, pictures or scalars change
-_FLOOR = 1e-2  # smallest inverse depth told apart in logarithms: 100 m where the unit is 1/m
-_STILL_WEIGHT = 1e-4  # of pixels that are not nearer than usual, beside logarithms of about 0.1 to 2
-_EPSILON = 1e-8  # of the published depth normalisation
+_HALF = torch.bfloat16  # on every device, so that features do not depend on the device
+_VERSION = 1  # part of the fingerprint: increase it whenever maps, images or scalars change
+_FLOOR = 1e-2  # inverse depth is clamped to this before logarithms: 100 m where the unit is 1/m
+_STILL_WEIGHT = 1e-4  # of pixels not nearer than the median; moving objects have 0.1 to 2
+_EPSILON = 1e-8  # as in the published depth normalisation
 
 
 @dataclass(frozen=True)
 class DepthConfig:
-    """How frames go through a depth network, and how its maps become pictures.
+    """Input size and precision of a depth network, and the normalisation of its depth images.
 
-    `raw_scale` is the inverse depth that `raw_scaled` shows as white, in the network's own unit. `size` and `size_multiple`
-    are those of the network's input; `resize` is MiDaS' "minimal" or "upper_bound". `architecture` describes the network
-    where `name` does not. Half precision is bfloat16.
+    `raw_scale` is the inverse depth that `raw_scaled` maps to 1 (white), in the network's own unit. `size` and
+    `size_multiple` are those of the network's input; `resize` is MiDaS' "minimal" or "upper_bound". `architecture`
+    describes the network where `name` does not. Half precision is bfloat16.
     """
 
     name: str
@@ -72,15 +72,15 @@ class DepthConfig:
         if self.normalization == "raw_scaled" and not self.raw_scale:
             raise ConfigError(
                 f"Depth of {self.name} has no unit of its own, so raw_scaled needs a scale.",
-                remedy="Give the inverse depth that is to be white, for example the 99th percentile over a dataset.",
+                remedy="Set the inverse depth that maps to white, for example the 99th percentile over a dataset.",
             )
 
 
 class DepthEncoder(nn.Module):
-    """Frames to inverse depth and depth pictures, batched, optionally in half precision.
+    """Frames to inverse depth and depth images, batched, optionally in half precision.
 
-    `network` maps normalised pictures [B, 3, H, W] to inverse depth [B, H, W], not negative; its `mean` and `std` (three
-    numbers each) normalise its pictures.
+    `network` maps normalised images [B, 3, H, W] to non-negative inverse depth [B, H, W]; its `mean` and `std` (three
+    numbers each) normalise its images.
     """
 
     def __init__(self, config: DepthConfig, network: nn.Module) -> None:
@@ -92,7 +92,7 @@ class DepthEncoder(nn.Module):
         self.register_buffer("std_C", torch.tensor(network.std).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Inverse depth [B, H, W] of pictures in [0, 1] whose size suits the network. Tracks gradients (for training)."""
+        """Inverse depth [B, H, W] of images in [0, 1] of a size the network accepts. Tracks gradients (for training)."""
         normalised_BCHW = (pixels_BCHW - self.get_buffer("mean_C")) / self.get_buffer("std_C")
         inverse_depth_BHW: Tensor = self.network(normalised_BCHW)
         return inverse_depth_BHW
@@ -112,14 +112,14 @@ class DepthEncoder(nn.Module):
                 maps.append(self(pixels_BCHW).float())
         return torch.cat(maps)
 
-    def pictures(self, inverse_depth_THW: Tensor, side: int) -> Tensor:
+    def images(self, inverse_depth_THW: Tensor, side: int) -> Tensor:
         """Three-channel depth video [T, 3, side, side] in [0, 1] of ONE clip's maps [T, h, w], for CLIP."""
-        return depth_pictures(normalized_depth(inverse_depth_THW, self.config), side)
+        return depth_images(normalized_depth(inverse_depth_THW, self.config), side)
 
     def fingerprint(self) -> str:
-        """Identity of network, weights and of everything here that changes a feature; the same on every device."""
+        """Identifies the network, its weights and all settings that change features; the same on every device."""
         settings = asdict(self.config)
-        del settings["frames_per_batch"]  # only the last bits depend on it
+        del settings["frames_per_batch"]  # changes rounding only
         settings |= {"version": _VERSION, "scalars": SCALAR_NAMES, "half_precision": self._precision()}
         settings |= {"mean": self.get_buffer("mean_C").tolist(), "std": self.get_buffer("std_C").tolist()}
         return network_fingerprint(settings, self.network)
@@ -129,10 +129,10 @@ class DepthEncoder(nn.Module):
 
 
 def normalized_depth(inverse_depth_THW: Tensor, config: DepthConfig) -> Tensor:
-    """Inverse depth of ONE clip [T, h, w] to values in [0, 1], by `config.normalization`.
+    """Inverse depth [T, h, w] of ONE clip, normalised to [0, 1] by `config.normalization`.
 
     per_frame: each frame by its own minimum and maximum (DeepMMAudio); per_clip: by those of the clip, which keeps
-    approach and retreat visible; raw_scaled: divided by `raw_scale`, which keeps absolute distance.
+    changes of distance visible; raw_scaled: divided by `raw_scale`, which keeps absolute distance.
     """
     if config.normalization == "raw_scaled":
         assert config.raw_scale is not None  # checked by the config
@@ -144,21 +144,21 @@ def normalized_depth(inverse_depth_THW: Tensor, config: DepthConfig) -> Tensor:
     return (inverse_depth_THW - low) / (high - low + _EPSILON)
 
 
-def depth_pictures(depth_THW: Tensor, side: int) -> Tensor:
-    """Three equal channels [T, 3, side, side] of normalised depth, resized (bilinear, antialiased) where sizes differ."""
-    pictures_TCHW = depth_THW.unsqueeze(1)
-    if pictures_TCHW.shape[-2:] != (side, side):
-        pictures_TCHW = F.interpolate(pictures_TCHW, (side, side), mode="bilinear", antialias=True)
-    return pictures_TCHW.expand(-1, 3, -1, -1)
+def depth_images(depth_THW: Tensor, side: int) -> Tensor:
+    """Normalised depth maps [T, h, w] as images [T, 3, side, side] of three equal channels (bilinear, antialiased)."""
+    images_TCHW = depth_THW.unsqueeze(1)
+    if images_TCHW.shape[-2:] != (side, side):
+        images_TCHW = F.interpolate(images_TCHW, (side, side), mode="bilinear", antialias=True)
+    return images_TCHW.expand(-1, 3, -1, -1)
 
 
 def depth_scalars(inverse_depth_THW: Tensor, fps: float) -> Tensor:
-    """Per frame statistics [T, K] of raw inverse depth of ONE clip at `fps`, columns `SCALAR_NAMES`.
+    """Per-frame statistics [T, K] of raw inverse depth of ONE clip at `fps`, columns `SCALAR_NAMES`.
 
-    Logarithms (natural, of values floored at 0.01) make a constant factor of distance a constant offset, whatever the
-    network's unit. `log_centre` is the mean over the middle quarter of the picture. `log_foreground` is the mean
-    logarithm over what stands nearer than in the clip's own median picture, weighted by how much: with a steady camera,
-    the moving object; where nothing moves, the whole picture. `log_foreground_per_s` is its change: approach is positive.
+    With natural logarithms (of values clamped to at least 0.01) a constant factor of distance is a constant offset in any
+    unit of the network. `log_centre` is the mean over the middle quarter of the frame. `log_foreground` is the mean
+    logarithm over pixels nearer than in the median frame of the clip, weighted by the difference: with a static camera
+    the moving object, in a still clip the full frame. `log_foreground_per_s` is its change, positive for an approach.
     """
     num_frames, height, width = inverse_depth_THW.shape
     if not num_frames:
@@ -180,7 +180,7 @@ def depth_scalars(inverse_depth_THW: Tensor, fps: float) -> Tensor:
 
 
 def resize_like_midas(frames_THWC: Tensor, config: DepthConfig) -> Tensor:
-    """float32 pictures [n, 3, h, w] of uint8 frames [n, H, W, 3], resized as MiDaS' transform does.
+    """float32 images [n, 3, h, w] of uint8 frames [n, H, W, 3], resized as in MiDaS' transform.
 
     Bicubic (a = -0.75, no antialiasing, not clipped) to `midas_size`; in [0, 1] up to the overshoot of the kernel.
     """
@@ -193,10 +193,10 @@ def resize_like_midas(frames_THWC: Tensor, config: DepthConfig) -> Tensor:
 
 
 def midas_size(height: int, width: int, config: DepthConfig) -> tuple[int, int]:
-    """Height and width that MiDaS resizes a picture to: aspect ratio kept, both multiples of `size_multiple`.
+    """Height and width that MiDaS resizes an image to: aspect ratio kept, both multiples of `size_multiple`.
 
-    "minimal" takes the scale of the side that changes less, "upper_bound" the scale that keeps both sides within
-    `size`. Raises ValueError for a picture so narrow that a side would be zero.
+    "minimal" uses the scale of the side that changes less, "upper_bound" the scale that keeps both sides within
+    `size`. Raises ValueError for an image so narrow that a side would be zero.
     """
     scales = (config.size / height, config.size / width)
     scale = min(scales) if config.resize == "upper_bound" else min(scales, key=lambda value: abs(1 - value))
@@ -208,7 +208,7 @@ def midas_size(height: int, width: int, config: DepthConfig) -> tuple[int, int]:
             side = int(scale * length // multiple) * multiple
         sides.append(side)
     if not all(sides):
-        raise ValueError(f"A picture of {height}x{width} is too narrow for the depth network {config.name}.")
+        raise ValueError(f"An image of {height}x{width} is too narrow for the depth network {config.name}.")
     return sides[0], sides[1]
 
 
@@ -218,9 +218,9 @@ def tiny_depth(
     raw_scale: float | None = None,
     half_precision: bool = False,
 ) -> DepthEncoder:
-    """The tiny DPT with the weights of a file, or untrained where `weights` is None (only training starts so).
+    """The tiny DPT with the weights of a file, or untrained where `weights` is None (for training only).
 
-    Its inverse depth is in 1/m; `raw_scale` None shows 1 m as white.
+    Its inverse depth is in 1/m; with `raw_scale` None, 1 m is white.
     """
     network = Dpt(TINY_DPT)
     if weights is not None:
@@ -249,7 +249,7 @@ def midas_depth(
     """
     if variant not in MIDAS_VARIANTS:
         raise ConfigError(f"There is no depth network {variant!r}.", remedy=f"Use one of {sorted(MIDAS_VARIANTS)}.")
-    state = read_state_dict(weights)  # before the seconds that the network takes
+    state = read_state_dict(weights)  # first, because building the network takes seconds
     network = MIDAS_VARIANTS[variant]()
     network.load(state, weights)
     config = DepthConfig(

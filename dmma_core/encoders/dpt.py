@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dmma_core.encoders.torchvision_shim import import_timm
 from dmma_core.storage.state_dicts import load_strictly
 
-# In the published files, but without a part in the result: the skip unit where there is no skip, and the classifier.
+# In the published files but unused: the residual unit of the level without a skip connection, and the classifier.
 UNUSED_IN_DECODER = "scratch.refinenet4.resConfUnit1."
 _UNUSED = (UNUSED_IN_DECODER, "pretrained.model.head.")
 
@@ -23,9 +23,9 @@ _UNUSED = (UNUSED_IN_DECODER, "pretrained.model.head.")
 class DptConfig:
     """Architecture of a DPT.
 
-    `backbone` is a timm name, or "vit" for a plain ViT of the sizes given. The four taps are blocks of the ViT; with
-    `num_stage_taps` = 2 (the hybrid) the first two are stages of the convolutional stem instead. `scales` says how a
-    tap's grid is resampled: 4 and 2 by transposed convolution, 1 not at all, 1/2 by a strided convolution.
+    `backbone` is a timm name, or "vit" for a plain ViT of the given sizes. The four taps are blocks of the ViT; with
+    `num_stage_taps` = 2 (the hybrid) the first two are stages of the convolutional stem instead. `scales` is the
+    resampling factor of each tap's grid: 4 and 2 by transposed convolution, 1 not at all, 1/2 by a strided convolution.
     """
 
     name: str
@@ -87,7 +87,7 @@ TINY_DPT = DptConfig(
 
 
 class Dpt(nn.Module):
-    """Pictures to inverse depth: [B, 3, H, W], normalised by mean 0.5 and std 0.5, to [B, H, W], not negative."""
+    """Images [B, 3, H, W], normalised by mean 0.5 and std 0.5, to non-negative inverse depth [B, H, W]."""
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
@@ -96,16 +96,17 @@ class Dpt(nn.Module):
         super().__init__()
         self.config = config
         self.image_size = config.image_size
-        self.size_multiple = round(config.patch_size / min(1, *config.scales))  # so that every grid is whole
+        self.size_multiple = round(config.patch_size / min(1, *config.scales))  # so that every grid has an integer size
         self.pretrained = _Backbone(config)
         self.scratch = FusionDecoder(
             config.tap_channels, (config.num_features,) * 4, config.num_head_features, head_align_corners=True
         )
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Inverse depth [B, H, W]. Raises ValueError for sides that are no multiples of `size_multiple`."""
         multiple, size = self.size_multiple, tuple(pixels_BCHW.shape[-2:])
         if any(side % multiple or not side for side in size):
-            raise ValueError(f"{self.config.name} takes sizes that are multiples of {multiple}, not {size}.")
+            raise ValueError(f"{self.config.name} needs sizes that are multiples of {multiple}, not {size}.")
         inverse_depth_BHW: Tensor = self.scratch(self.pretrained(pixels_BCHW), size)
         return inverse_depth_BHW
 
@@ -155,7 +156,7 @@ class _Backbone(nn.Module):
             tokens_BND = block(tokens_BND)
             if block_index in config.taps[config.num_stage_taps :]:
                 index = config.taps.index(block_index, config.num_stage_taps)
-                # The published networks keep the names of a chain in which items 1 and 2 only reshape.
+                # The names are those of a published nn.Sequential whose items 1 and 2 only reshape.
                 reassemble = self.get_submodule(f"act_postprocess{index + 1}")
                 assert isinstance(reassemble, nn.ModuleDict)
                 map_BCHW = reassemble["0"](tokens_BND).transpose(1, 2).unflatten(2, (height, width))
@@ -204,7 +205,7 @@ class FusionDecoder(nn.Module):
 
 
 class _FeatureFusion(nn.Module):
-    """Adds the finer map to the coarser path, refines the sum, and brings it to the next finer size."""
+    """Adds the finer map to the coarser path, refines the sum and resizes it to the next finer size."""
 
     def __init__(self, features: int, out_features: int, with_skip: bool = True) -> None:
         super().__init__()
@@ -219,7 +220,7 @@ class _FeatureFusion(nn.Module):
             assert self.resConfUnit1 is not None
             path_BCHW = path_BCHW + self.resConfUnit1(map_BCHW)
         refined_BCHW = self.resConfUnit2(path_BCHW)
-        # A 1x1 convolution and interpolation commute, so the cheaper order is taken: convolve the smaller map.
+        # A 1x1 convolution and interpolation commute; convolving the smaller map first is cheaper.
         fused_BCHW: Tensor = F.interpolate(self.out_conv(refined_BCHW), size, mode="bilinear", align_corners=True)
         return fused_BCHW
 

@@ -1,4 +1,4 @@
-"""Weights of encoders: fingerprints, and weights that are openly random."""
+"""Fingerprints of networks, and deterministic random weights for stand-in networks."""
 
 import hashlib
 import json
@@ -22,10 +22,10 @@ def network_fingerprint(config: Mapping[str, Any], module: nn.Module) -> str:
 
 
 def fill_with_random_weights(module: Module, seed: str) -> Module:
-    """Overwrite every parameter with values that depend on `seed` and the parameter's name alone.
+    """Overwrite every parameter, in place, with values that depend only on `seed` and the parameter's name.
 
     Matrices and kernels ~ N(0, 1/fan_in), norm weights 1, biases 0, tokens and embeddings ~ N(0, 0.02²). For stand-in
-    networks, whose name and network_fingerprint must say that they are random.
+    networks, whose name and fingerprint must state that their weights are random.
     """
     for name, parameter in module.named_parameters():
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()

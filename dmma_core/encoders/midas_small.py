@@ -13,11 +13,11 @@ from dmma_core.encoders.dpt import UNUSED_IN_DECODER, FusionDecoder
 from dmma_core.encoders.torchvision_shim import import_timm
 from dmma_core.storage.state_dicts import load_strictly
 
-_STAGES = (0, 2, 3, 5, 7)  # blocks of the EfficientNet, cut where MiDaS taps them
+_STAGES = (0, 2, 3, 5, 7)  # block indices at which MiDaS splits the EfficientNet
 
 
 class MidasSmall(nn.Module):
-    """Pictures [B, 3, H, W], normalised by ImageNet's mean and std, to inverse depth [B, H, W], not negative."""
+    """Images [B, 3, H, W], normalised by ImageNet's mean and std, to non-negative inverse depth [B, H, W]."""
 
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)

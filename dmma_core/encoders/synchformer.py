@@ -1,8 +1,8 @@
-"""The visual encoder of Synchformer: what moves when, 8 features for every 16 frames of 25 fps video.
+"""The visual encoder of Synchformer: motion features, 8 for every 16 frames of 25 fps video.
 
 Iashin, Xie, Rahtu, Zisserman: "Synchformer" (2024), section 3.1; its backbone is MotionFormer (Patrick et al. 2021) with
-divided space-time attention. MMAudio (section 3.2) takes overlapping segments of 16 frames with a step of 8, which
-gives 24 features a second. Parameter names are those of the published file below `vfeat_extractor.`.
+divided space-time attention. MMAudio (section 3.2) uses overlapping segments of 16 frames with a step of 8, which
+yields 24 features per second. Parameter names are those of the published file below `vfeat_extractor.`.
 """
 
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ SEGMENT_STEP = 8
 TUBELET_FRAMES = 2
 FEATURES_PER_SEGMENT = SEGMENT_FRAMES // TUBELET_FRAMES
 _PREFIX = "vfeat_extractor."
-# MotionFormer keeps the two-dimensional patch embedding of its ViT beside its own.
+# The file also contains the unused two-dimensional patch embedding of MotionFormer's ViT.
 _UNUSED = (f"{_PREFIX}patch_embed.",)
 _NORM_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
 class SynchformerConfig:
-    """Size of the visual encoder. `random_weights` marks a stand-in whose weights were never trained."""
+    """Size of the visual encoder. `random_weights` marks a stand-in with untrained weights."""
 
     name: str
     image_size: int
@@ -52,7 +52,7 @@ TINY_RANDOM = SynchformerConfig(
 
 
 def num_sync_features(num_frames: int) -> int:
-    """Features S of `num_frames` frames; frames behind the last whole segment are not seen. 0 below one segment."""
+    """Number of features S of `num_frames` frames. Frames after the last full segment are unused; 0 below one segment."""
     return FEATURES_PER_SEGMENT * max(0, (num_frames - SEGMENT_FRAMES) // SEGMENT_STEP + 1)
 
 
@@ -76,7 +76,7 @@ class SynchformerEncoder(nn.Module):
         side = self.config.image_size
         if (height, width) != (side, side) or num_frames < SEGMENT_FRAMES:
             raise ValueError(
-                f"Synchformer takes at least {SEGMENT_FRAMES} frames of {side}x{side}, "
+                f"Synchformer needs at least {SEGMENT_FRAMES} frames of {side}x{side}, "
                 f"not {num_frames} of {height}x{width}."
             )
         parameter = next(self.parameters())
@@ -90,22 +90,22 @@ class SynchformerEncoder(nn.Module):
         return torch.cat(features).reshape(batch_size, -1, self.config.width)
 
     def load(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Copy the visual part of a Synchformer state dict; the parts for sound and comparison are left aside."""
+        """Copy the visual part of a Synchformer state dict, ignoring the other parts. Raises WeightsError."""
         visual = {key: value for key, value in unwrap(state, where).items() if key.startswith(_PREFIX)}
         if not visual:
             raise WeightsError(
-                f"{where} holds no visual encoder of Synchformer.", remedy="Give synchformer_state_dict.pth."
+                f"{where} contains no visual encoder of Synchformer.", remedy="Use synchformer_state_dict.pth."
             )
         load_strictly(self, visual, self.config.name, where, unused=_UNUSED)
 
     def fingerprint(self) -> str:
-        """Identity of architecture, precision and weights; begins with "tiny-random:" for the stand-in."""
+        """Identifies architecture, precision and weights; begins with "tiny-random:" for the stand-in."""
         digest = network_fingerprint(asdict(self.config), self.vfeat_extractor)
         return f"{self.config.name}:{digest}" if self.config.random_weights else digest
 
 
 class _VisualEncoder(nn.Module):
-    """MotionFormer with divided attention, then one transformer layer that sums up space: [B,C,T,H,W] to [B,T/2,D]."""
+    """MotionFormer with divided attention, then a transformer layer that aggregates over space: [B,C,T,H,W] to [B,T/2,D]."""
 
     def __init__(self, config: SynchformerConfig) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _PatchEmbedding(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention over time at each place, then over space at each time, then a feed-forward; one class token for all."""
+    """Attention over time for each patch, then over space for each time step, then a feed-forward; one class token."""
 
     def __init__(self, config: SynchformerConfig) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class _Block(nn.Module):
 
 
 class _DividedAttention(nn.Module):
-    """Attention within groups: each token sees its own group and the class token; the class token sees all tokens."""
+    """Attention within groups: a token attends to its own group and the class token, the class token to all tokens."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -234,11 +234,11 @@ class _SpatialSummary(nn.TransformerEncoderLayer):
 
 
 def tiny_random_synchformer() -> SynchformerEncoder:
-    """The small stand-in with openly random weights, the same on every machine.
+    """The small stand-in with random weights, the same on every machine.
 
-    Its patch filters are differences in time (the second frame's is minus the first's): even random features then
-    answer to motion and not to the still picture. Gain and positions are scaled so that faint motion passes the first
-    norm above compression noise.
+    Its patch filters are differences in time (the second frame's filter is minus the first's), so that its random
+    features depend on motion and not on static content. Kernels and positions are scaled so that faint motion exceeds
+    compression noise after the first norm.
     """
     encoder = fill_with_random_weights(SynchformerEncoder(TINY_RANDOM), TINY_RANDOM.name)
     network = encoder.vfeat_extractor
@@ -253,7 +253,7 @@ def tiny_random_synchformer() -> SynchformerEncoder:
 
 def full_synchformer(weights: str) -> SynchformerEncoder:
     """Synchformer's visual encoder with the weights of its published file. Raises WeightsError where they do not fit."""
-    state = read_state_dict(weights)  # before the seconds that the network takes
+    state = read_state_dict(weights)  # first, because building the network takes seconds
     encoder = SynchformerEncoder(SYNCHFORMER)
     encoder.load(state, weights)
     return encoder.eval()

@@ -1,9 +1,9 @@
-"""Imports of the libraries that import torchvision: always through these functions, in every process.
+"""Imports of libraries that import torchvision; all code must import them by these functions.
 
-torchvision's Python package describes two operators, `nms` and `qnms`, whose schemas its compiled library registers.
-The wheel for CUDA cannot load that library beside a CPU build of torch, and `import torchvision` (so timm and open_clip)
-then fails with "operator torchvision::nms does not exist". DMMA uses neither operator, so declaring their schemas is
-enough. Where the compiled library loads, nothing is declared.
+torchvision's Python package needs the schemas of two operators, `nms` and `qnms`, which its compiled library registers.
+The CUDA wheel cannot load that library with a CPU build of torch, and `import torchvision` (so timm and open_clip) then
+fails with "operator torchvision::nms does not exist". DMMA uses neither operator, so declaring their schemas is enough.
+Where the compiled library loads, nothing is declared.
 """
 
 import importlib.util
@@ -18,12 +18,12 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_torch: Any = torch  # these functions of torch have no type annotations
+_torch: Any = torch  # these torch functions have no type annotations
 _declared: list[Any] = []  # a schema lives as long as its library object
 
 
 def make_torchvision_importable() -> None:
-    """Declare the operators that torchvision needs at import, if its compiled library cannot. May be called repeatedly."""
+    """Declare the operators that torchvision needs at import, if its compiled library cannot be loaded. May be called repeatedly."""
     if _declared or "torchvision" in sys.modules or _compiled_library_loads():
         return
     library: Any = _torch.library.Library("torchvision", "FRAGMENT")
@@ -52,7 +52,7 @@ def import_open_clip() -> Any:
 def _compiled_library_loads() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
-        return True  # importing timm will say that torchvision is not installed
+        return True  # importing timm will report that torchvision is not installed
     for library in Path(spec.origin).parent.glob("_C*"):
         try:
             _torch.ops.load_library(str(library))

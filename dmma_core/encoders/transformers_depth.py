@@ -1,4 +1,4 @@
-"""Any depth network of the `transformers` library (Depth Anything V2, DPT, …) behind `DepthEncoder`: an optional extra."""
+"""Depth networks of the `transformers` library (Depth Anything V2, DPT, …) as `DepthEncoder`; an optional extra."""
 
 import json
 from pathlib import Path
@@ -15,14 +15,14 @@ from dmma_core.storage.weights import cache_folder
 
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 _FILES = (_CONFIG, _PREPROCESSOR, "model.safetensors")
-_METRIC_TYPES = ("glpn", "tipsv2_dpt", "zoedepth")  # whose configurations do not say that they give metres
+_METRIC_TYPES = ("glpn", "tipsv2_dpt", "zoedepth")  # metric networks whose configuration does not state it
 _METRES_FLOOR = 1e-3
 
 
 class TransformersDepth(nn.Module):
-    """Normalised pictures [B, 3, H, W] to inverse depth [B, H, W] by a `...ForDepthEstimation` model.
+    """Normalised images [B, 3, H, W] to inverse depth [B, H, W] by a `...ForDepthEstimation` model.
 
-    Models of relative depth give inverse depth already; of metric ones (metres) the reciprocal is taken.
+    Models of relative depth predict inverse depth; the output of metric ones (metres) is inverted.
     """
 
     def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], is_metric: bool) -> None:
@@ -35,11 +35,11 @@ class TransformersDepth(nn.Module):
 
 
 def cached_network(name: str) -> str:
-    """The folder `name` of the weights cache. Raises WeightsError where it or one of its files is absent."""
+    """Path of the folder `name` in the weights cache. Raises WeightsError where it or one of its files is missing."""
     folder = cache_folder() / name
     if missing := [file for file in _FILES if not (folder / file).is_file()]:
         raise WeightsError(
-            f"The depth network {folder} is missing or incomplete: there is no {', '.join(missing)}.",
+            f"The depth network {folder} is missing or incomplete: it lacks {', '.join(missing)}.",
             remedy=f"Put the files of a depth network of the Hugging Face hub there: {', '.join(_FILES)}.",
         )
     return str(folder)
@@ -50,17 +50,17 @@ def transformers_depth(
 ) -> DepthEncoder:
     """A depth network from a local folder in the layout of the Hugging Face hub (config, preprocessor, safetensors).
 
-    Frames are resized as MiDaS does, to the size and multiple that the preprocessor states. `depth_estimation_type` in
-    config.json says whether the network gives inverse depth ("relative") or metres ("metric"). Raises ConfigError without
-    the extra and WeightsError for a folder that is incomplete or of another kind; nothing is downloaded, no code of the
-    folder runs.
+    Frames are resized as by MiDaS, to the size and multiple in the preprocessor's configuration. `depth_estimation_type`
+    in config.json states whether the network predicts inverse depth ("relative") or metres ("metric"). Raises ConfigError
+    without the extra and WeightsError for a folder that is incomplete or of another kind. Nothing is downloaded, and no
+    code from the folder is run.
     """
     make_torchvision_importable()
     try:
         import transformers
     except ImportError as error:
         raise ConfigError(
-            "Depth networks of transformers need the library.",
+            "Depth networks of transformers need the transformers library, which is not installed.",
             remedy="Install the extra: pip install dmma[video-depth].",
         ) from error
     try:
@@ -80,10 +80,10 @@ def transformers_depth(
             f"{folder} is not a complete depth network of transformers ({type(error).__name__}: {error}).",
             remedy=f"It needs {', '.join(_FILES)}.",
         ) from error
-    if missing := sorted(report["missing_keys"]):  # the library would leave them random
+    if missing := sorted(report["missing_keys"]):  # the library would initialise them randomly
         raise WeightsError(
             f"{folder} lacks weights of {type(model).__name__}: {', '.join(missing[:5])}.",
-            remedy="Give the network's own model.safetensors, complete.",
+            remedy="Use the complete model.safetensors of the network.",
         )
     kind = getattr(model.config, "depth_estimation_type", None)
     is_metric = kind == "metric" or (kind is None and model.config.model_type in _METRIC_TYPES)

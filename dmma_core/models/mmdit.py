@@ -69,7 +69,7 @@ class MMDiTConfig:
         if min(self.latent_length, self.rgb_length, self.text_length) <= 0:
             raise ConfigError("A sequence length of the network is not positive.")
         if self.depth in ("scalars", "both") and self.num_depth_scalars <= 0:
-            raise ConfigError(f"depth={self.depth} needs num_depth_scalars.", remedy="Take it from the feature schema.")
+            raise ConfigError(f"depth={self.depth} needs num_depth_scalars.", remedy="Set it from the feature schema.")
         if self.fusion == DEEPMMAUDIO and self.depth not in ("off", "rgb_like"):
             raise ConfigError(
                 f"DeepMMAudio's depth fusion does not support depth={self.depth}.", remedy="Use depth=rgb_like."

@@ -1,7 +1,7 @@
-"""Write own_statistics.json anew: python tests/golden/regenerate.py
+"""Regenerate own_statistics.json: python tests/golden/regenerate.py
 
-Only after a change that is meant to change these functions, and only while the tests against the reference data pass:
-the statistics say that nothing changed, not that it was right.
+Run it only after an intended change of these functions, and only while the tests against the reference data pass: the
+statistics detect changes, not errors.
 """
 
 import json
@@ -14,7 +14,7 @@ from helpers.own_statistics import FILE, STATISTICS, own_outputs, statistics
 
 
 def main() -> None:
-    """One line per output."""
+    """Write one line per output."""
     lines = [f"  {json.dumps(name)}: {json.dumps(statistics(value))}" for name, value in own_outputs().items()]
     lines.insert(0, f'  "statistics": {json.dumps(STATISTICS)}')
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.vocoder_plain import PlainBigVgan
+from benchmarks.plain_bigvgan import PlainBigVgan
 from dmma_core.models.audio_codec.anti_aliased import AntiAliasedSnake, kaiser_sinc_filter
 from dmma_core.models.audio_codec.bigvgan import BIGVGAN_16K, BIGVGAN_V2_44K, BigVgan, BigVganConfig, fold_weight_norm
 from helpers.golden import (
@@ -14,7 +14,7 @@ from helpers.golden import (
     fill_state_dict,
     golden_file,
     golden_names,
-    official_shapes,
+    golden_shapes,
     thinned,
 )
 
@@ -23,7 +23,7 @@ SMALL = [name for name in golden_names("bigvgan_*") if name.endswith("_tiny")]
 
 
 def config_of(file: GoldenFile) -> BigVganConfig:
-    """The config in a file's meta; a file without a number of mel bins tells it by its input."""
+    """The config in a file's meta; without a number of mel bins there, it is that of the input."""
     sizes = file.meta["config"]
     (dilations,) = {tuple(dilations) for dilations in sizes["resblock_dilation_sizes"]}
     return BigVganConfig(
@@ -60,9 +60,9 @@ def _assert_parity(vocoder: BigVgan, file: GoldenFile) -> None:
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_official_keys_and_shapes(name: str) -> None:
     own = BigVgan(FULL_SIZE[name]).official_shapes()
-    assert own == official_shapes(f"{name}_plain")
+    assert own == golden_shapes(f"{name}_plain")
     for spelling in ("weight_g_v", "parametrized"):
-        names = {key: torch.empty(shape, device="meta") for key, shape in official_shapes(f"{name}_{spelling}").items()}
+        names = {key: torch.empty(shape, device="meta") for key, shape in golden_shapes(f"{name}_{spelling}").items()}
         assert {key: tuple(value.shape) for key, value in fold_weight_norm(names).items()} == own
 
 
@@ -90,7 +90,7 @@ def test_small(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_yardstick_of_the_benchmark(name: str) -> None:
+def test_the_plain_vocoder_of_the_benchmark(name: str) -> None:
     file = golden_file(name)
     config = config_of(file)
     plain = PlainBigVgan(config)
@@ -110,7 +110,7 @@ def test_activation() -> None:
             alpha = file[f"{prefix}.alpha"]
             beta = file[f"{prefix}.beta"] if f"{prefix}.beta" in file else alpha  # noqa: SIM401
             if not is_log and not (beta > 0).all():
-                continue  # linear parameters may be negative; the vocoders have logarithms
+                continue  # linear parameters may be negative; those of the vocoders are logarithms
             logs = (
                 {"act.alpha": alpha, "act.beta": beta} if is_log else {"act.alpha": alpha.log(), "act.beta": beta.log()}
             )

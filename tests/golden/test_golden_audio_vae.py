@@ -12,7 +12,7 @@ from helpers.golden import (
     fill_digest,
     fill_state_dict,
     golden_file,
-    official_shapes,
+    golden_shapes,
     thinned,
 )
 
@@ -35,7 +35,7 @@ def _vae(config: VaeConfig, file: GoldenFile) -> Vae:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_official_keys_and_shapes(name: str) -> None:
-    assert Vae(CONFIGS[name]).official_shapes() == official_shapes(name)
+    assert Vae(CONFIGS[name]).official_shapes() == golden_shapes(name)
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_full_size(name: str) -> None:
         normalized_BFM = vae.decoder(_transposed(file[f"in.z{i}"]))
         assert_close(_transposed(normalized_BFM), file[f"decode{i}.mel_normalized"])
         assert_close(_transposed(vae.decode(_transposed(file[f"in.z{i}"]))), file[f"decode{i}.mel"])
-        if f"encode{i}.mean_no_normalize" in file:  # the encoder alone, given a normalised spectrogram
+        if f"encode{i}.mean_no_normalize" in file:  # the encoder alone, on a normalised spectrogram
             normalized_BFM = (_transposed(file[f"in.mel{i}"]) - vae.data_mean_M) / vae.data_std_M
             mean_BLC = vae.encoder(normalized_BFM).chunk(2, dim=-1)[0]
             assert_close(_transposed(mean_BLC), file[f"encode{i}.mean_no_normalize"])
@@ -97,7 +97,7 @@ class _Constant(torch.nn.Module):
 
 
 def _reference_divergence(posterior: LatentPosterior) -> Tensor:
-    """The reference's `kl`, in which only the square of the mean is halved; nothing in DMMA uses it."""
+    """The reference's `kl`, in which only the square of the mean is halved; not used in DMMA."""
     variance = posterior.std_BLC.double().square()
     return 0.5 * posterior.mean_BLC.double().square() + variance - 1.0 - variance.log()
 

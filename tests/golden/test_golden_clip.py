@@ -10,12 +10,12 @@ from helpers.golden import (
     fill_digest,
     fill_state_dict,
     golden_file,
-    official_shapes,
+    golden_shapes,
 )
 
 
 def _encoder(golden: GoldenFile, input_size: int | None = None) -> ClipEncoder:
-    """The reference file's CLIP, filled by the rule; `input_size` may exceed the patch grid."""
+    """The reference file's CLIP, with weights of the fill rule; `input_size` may exceed the patch grid."""
     values = golden.meta["config"]
     vision, text = values["vision_cfg"], values["text_cfg"]
     config = ClipConfig(
@@ -71,7 +71,7 @@ def test_frames_are_normalised_as_published() -> None:
 
 
 def test_full_size_clip_has_the_official_parameters() -> None:
-    shapes = official_shapes("clip_vit_h_14_378_quickgelu")
+    shapes = golden_shapes("clip_vit_h_14_378_quickgelu")
     with torch.device("meta"):
         encoder = ClipEncoder(DFN5B_VIT_H_14_384)
     assert {key: tuple(value.shape) for key, value in encoder.model.state_dict().items()} == shapes

@@ -16,19 +16,19 @@ from helpers.golden import (
     fill_digest,
     fill_state_dict,
     golden_file,
+    golden_shapes,
     is_filled,
-    official_shapes,
     thinned,
 )
 
-DPT_TOLERANCE = 1e-3  # relative to the largest value, as the reference data states for DPT
+DPT_TOLERANCE = 1e-3  # relative to the largest value, as in the reference data for DPT
 
 Network = Dpt | MidasSmall
 
 
 def _encoder(network: Network, official: str, golden: GoldenFile) -> DepthEncoder:
-    """The network filled by the rule, in the encoder that extraction runs."""
-    shapes = official_shapes(official)
+    """The network with weights of the fill rule, in the encoder that extraction uses."""
+    shapes = golden_shapes(official)
     state = fill_state_dict(shapes, golden.meta["salt"])
     assert fill_digest(state) == golden.meta["fill"]["sha256"]
     own = network.state_dict()
@@ -76,8 +76,8 @@ def test_per_frame_depth_video_is_the_published_one() -> None:
         tolerance = DPT_TOLERANCE * raw_max.max().item()
         torch.testing.assert_close(inverse_depth_THW.amin((1, 2)), raw_min[rows], atol=tolerance, rtol=0)
         torch.testing.assert_close(inverse_depth_THW.amax((1, 2)), raw_max[rows], atol=tolerance, rtol=0)
-        pictures_TCHW = encoder.pictures(inverse_depth_THW, size)
-        for channel_THW in pictures_TCHW.unbind(1):
+        images_TCHW = encoder.images(inverse_depth_THW, size)
+        for channel_THW in images_TCHW.unbind(1):
             assert_close(channel_THW, golden["depth_video_ch0"][index], DPT_TOLERANCE)
 
 

@@ -17,13 +17,13 @@ def golden() -> GoldenFile:
 
 
 def frozen_parameter(golden: GoldenFile) -> torch.Tensor:
-    """Size and value stand in the file's note, as in "frozen(2)=1.5"."""
+    """Size and value from the file's note, such as "frozen(2)=1.5"."""
     size, value = re.search(r"frozen\((\d+)\)=(-?[\d.]*\d)", golden.meta["note"]).groups()
     return torch.full((int(size),), float(value))
 
 
 def run_reference_trajectory(golden: GoldenFile, every: int) -> tuple[list[EmaSnapshot], torch.Tensor]:
-    """Average the stored online values; snapshots as the reference kept them, and the path [steps, lengths, 4]."""
+    """Average the stored online values; snapshots at the reference's steps, and the path [steps, lengths, 4]."""
     online = {"w": golden["in.w"][0], "b": golden["in.b"][0], "frozen": frozen_parameter(golden)}
     ema = PostHocEma(online, golden.meta["sigma_rels"], update_every=every)
     snapshots, path = [], []

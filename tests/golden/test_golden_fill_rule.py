@@ -1,4 +1,4 @@
-"""The rule that fills weights reproduces its own examples; everything under tests/golden rests on it."""
+"""The fill rule for weights reproduces its examples; all tests in tests/golden depend on it."""
 
 import pytest
 import torch

@@ -15,7 +15,7 @@ def file() -> GoldenFile:
 
 
 def field(state: Tensor, time: Tensor) -> Tensor:
-    """The reference file's vector field (its meta data spell it out)."""
+    """The reference file's vector field (defined in its meta data)."""
     return torch.sin(3 * state) * (1 + time) - state / 2
 
 
@@ -31,11 +31,11 @@ def test_path_and_loss(file: GoldenFile) -> None:
         assert_close(flow_loss(file["in.v"], noise, data, sigma), file[f"sigma{sigma}.loss"])
 
 
-def test_euler_visits_the_same_times_and_ends_at_the_same_state(file: GoldenFile) -> None:
+def test_euler_has_the_same_times_and_final_state(file: GoldenFile) -> None:
     for sigma in sigmas(file):
         for direction, state, start, end in (
             ("data", file["in.x0"], 0.0, 1 - sigma),
-            ("prior", file["in.x1"], 1.0, -sigma),  # the reference subtracts sigma from the end of either way
+            ("prior", file["in.x1"], 1.0, -sigma),  # the reference subtracts sigma from the end in both directions
         ):
             times: list[Tensor] = []
 
@@ -67,8 +67,8 @@ def test_times_are_by_default_logit_normal_0_1(file: GoldenFile) -> None:
         assert_close(logit_normal_times(normal), file["log_normal_m0_s1"])
 
 
-def test_draws_of_another_mean_and_scale_lie_on_one_line(file: GoldenFile) -> None:
-    """The file does not say which mean and scale these draws have; two numbers must explain all of them."""
+def test_times_of_another_mean_and_scale_are_consistent(file: GoldenFile) -> None:
+    """The file does not state mean and scale of these times; one mean and one scale must fit all of them."""
     normal, times = file["in.torch_randn"].double(), file["log_normal_reference"].double()
     assert len(normal) > 2
     design = torch.stack((torch.ones_like(normal), normal), dim=1)

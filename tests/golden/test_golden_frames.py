@@ -1,4 +1,4 @@
-"""Frame preprocessing against the reference: resized bytes must be equal, and the reading rule close by."""
+"""Frame preprocessing against the reference: resized bytes are equal, and the chosen frames at most one apart."""
 
 import math
 from pathlib import Path
@@ -21,8 +21,8 @@ def test_resize_equals_the_reference_to_the_byte() -> None:
             assert np.array_equal(fit_frame(frame_HWC, side, side, fit), reference_HWC), key
 
 
-def test_frame_choice_is_at_most_one_picture_before_the_references(clips_dir: Path) -> None:
-    """The reference takes the first picture not before t, DMMA the last one not after t (see `decode_clip`)."""
+def test_chosen_frame_is_at_most_one_before_the_references(clips_dir: Path) -> None:
+    """The reference uses the first frame not before t, DMMA the last one not after t (see `decode_clip`)."""
     golden = golden_json("read_frames")
     checked = 0
     for name, record in golden["videos"].items():

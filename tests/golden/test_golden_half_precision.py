@@ -1,7 +1,7 @@
-"""Half precision beside the published network's, which is rounded as a whole: its frequencies of time included.
+"""Half precision compared with the published network's, which also rounds its time frequencies.
 
-That rounding is not ours: with it, the second version computes something else (times are multiplied by up to 10,000).
-So the published half-precision results are no target; the published float32 ones are, in half precision too.
+DMMA does not round them: it ruins version 2, which multiplies times by up to 10,000. The target in half precision is
+therefore the published float32 result, not the published half-precision one.
 """
 
 from collections.abc import Callable
@@ -19,20 +19,20 @@ from helpers.golden_mmdit import golden_features, golden_network
 
 NAMES = golden_names("*_bf16") or ["mm_tiny_v1_bf16"]
 ONE_ROUNDING = 2**-8
-# Rounding noise of the first version is as large as the published one's, give or take; of the second, many times smaller.
+# Rounding errors of version 1 are about as large as the published ones, those of version 2 much smaller.
 SHARE_OF_PUBLISHED_ERROR = {1: 1.5, 2: 0.25}
 SHARE_OF_MAGNITUDE = 0.04
 
 
 def with_autocast(model: MMDiT, file: GoldenFile) -> Tensor:
-    """As training computes on a GPU: float32 weights, products in bfloat16."""
+    """As in training on a GPU: float32 weights, matmuls in bfloat16."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         velocity: Tensor = model(file["in.latent"], file["in.t"], golden_features(file))
     return velocity
 
 
 def with_rounded_weights(model: MMDiT, file: GoldenFile) -> Tensor:
-    """Weights, latents and features in bfloat16; the time stays float32, as the solvers give it."""
+    """Weights, latents and features in bfloat16; time in float32, as in the solvers."""
     features = golden_features(file)
     values = {field.name: getattr(features, field.name) for field in fields(features)}
     values = {name: value.bfloat16() if value.is_floating_point() else value for name, value in values.items()}
@@ -57,7 +57,7 @@ def test_half_precision_stays_near_the_published_float32(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_published_half_precision_rounds_the_frequencies_of_time(name: str) -> None:
-    """They are ours but for the rounding, and ours stay in float32 in a network that is cast."""
+    """They equal ours except for rounding; ours stay float32 when the network is cast."""
     halved, model = golden_file(name), golden_network(golden_file(name.removesuffix("_bf16"))).bfloat16()
     published = halved["t_embed.freqs_bf16_as_f32"]
     assert torch.equal(published, published.bfloat16().float())

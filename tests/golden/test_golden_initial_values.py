@@ -1,4 +1,4 @@
-"""A fresh network's parameters start with the published statistics (zero, one, range, standard deviation)."""
+"""Initial weights have the published statistics (zero, one, range, standard deviation)."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def test_statistics(name: str, version: str) -> None:
         if statistics["all_zero"] or statistics["all_one"]:
             continue
         count = value.numel()
-        slack = 5 / count**0.5  # five standard errors, generously
+        slack = 5 / count**0.5  # about five standard errors
         assert abs(float(value.std(unbiased=False)) - statistics["std"]) <= slack * statistics["std"], key
         assert abs(float(value.mean())) <= slack * statistics["std"], key
         assert float(value.abs().max()) <= statistics["absmax"] * (1 + max(slack, 0.3)), key

@@ -1,4 +1,4 @@
-"""Single layers, rotation and time embedding against the published ones, translated as `mmaudio_interop` does."""
+"""Single layers, rotation and time embedding against the published ones, converted by `mmaudio_interop`."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def file() -> GoldenFile:
 
 
 def fill(module: nn.Module, entries: list[interop.Entry], salt: str) -> None:
-    """Fill `module` through the published names of `entries`."""
+    """Fill `module` by the published names in `entries`."""
     current = module.state_dict()
     state = {}
     for entry in entries:

@@ -12,7 +12,7 @@ from helpers.golden import golden_json
 
 
 class _LengthsOnly(AudioCodec):
-    """A codec's rates without its networks."""
+    """The rates of a codec, without its networks."""
 
     def __init__(self, mode: str) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def test_lengths(mode: str) -> None:
     rgb, sync = (FrameRequest("any", fps, 8, 8, "squash") for fps in (RGB_FPS, SYNC_FPS))
     durations = {key: lengths for key, lengths in golden_json("sequence_config").items() if key.startswith(f"{mode}/")}
     assert durations
-    assert all(key.partition("/")[0] in MODES for key in golden_json("sequence_config"))  # none is left out
+    assert all(key.partition("/")[0] in MODES for key in golden_json("sequence_config"))  # all are tested
     for key, published in durations.items():
         duration_s = float(key.partition("/")[2])
         assert {

@@ -26,7 +26,7 @@ def onsets():
 
 
 def _predicted(arrays, meta):
-    """Rows of the predictions in the order in which the reference meets them: without the sample only the truth has."""
+    """Rows of the predictions in the reference's order, without the sample that only the ground truth has."""
     absent = meta["names"].index(meta["gt_only_sample"])
     return [row for row in arrays["in.pred_order"].tolist() if row != absent]
 

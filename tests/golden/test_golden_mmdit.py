@@ -17,9 +17,7 @@ from helpers.golden import (
     golden_file,
     golden_json,
     golden_names,
-)
-from helpers.golden import (
-    official_shapes as golden_shapes,
+    golden_shapes,
 )
 from helpers.golden_mmdit import TOLERANCE, golden_features, golden_network
 
@@ -125,7 +123,7 @@ def test_another_duration(case: tuple[GoldenFile, MMDiT]) -> None:
         model.set_lengths(before.latent_length, before.rgb_length, before.sync_length)
 
 
-def test_state_dict_survives_both_directions(case: tuple[GoldenFile, MMDiT]) -> None:
+def test_state_dict_round_trip(case: tuple[GoldenFile, MMDiT]) -> None:
     file, model = case
     expected = fill_state_dict(official_shapes(model.config), file.meta["salt"])
     exported = to_official(model)
@@ -152,9 +150,9 @@ def test_keys_shapes_and_counts_of_every_variant(preset: str, depth: bool) -> No
     name = f"{'deepmmaudio' if depth else 'mmaudio'}_{preset}"
     config = mmdit_config(preset, depth="rgb_like", fusion="deepmmaudio") if depth else mmdit_config(preset)
     assert official_shapes(config) == golden_shapes(name)
-    whole, trainable = parameter_count(config)
+    num_all, trainable = parameter_count(config)
     counts = golden_json("keys/_params")[name]
-    assert whole == round(counts["params_M"] * 1e6)
+    assert num_all == round(counts["params_M"] * 1e6)
     assert trainable == round(counts["trainable_M"] * 1e6)
 
 

@@ -10,7 +10,7 @@ from helpers.golden import assert_close, golden_file
 
 
 class _Stored:
-    """As much of a feature set as the statistics read: posterior means in full precision."""
+    """The part of a feature set that the statistics need: posterior means in full precision."""
 
     def __init__(self, mean_RLC: torch.Tensor) -> None:
         self.uri, self.schema, self.mean_RLC = "golden", self, mean_RLC

@@ -1,4 +1,4 @@
-"""Small networks filled by the rule give the outputs they always gave; needs no reference data (see regenerate.py)."""
+"""Outputs of small networks with weights of the fill rule are unchanged; needs no reference data (see regenerate.py)."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def test_every_output_is_recorded(outputs: Mapping[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_statistics_are_the_recorded_ones(outputs: Mapping[str, Tensor], name: str) -> None:
-    """Each statistic may differ by what a difference of `tolerance * largest` in every value could do to it."""
+    """Each statistic may differ by the largest effect of an error of `tolerance * largest` in every value."""
     value, recorded = outputs[name], RECORDED[name]
     tolerance = 1e-3 if name.startswith(LOOSE) else 2e-5
     largest, total = recorded[2], recorded[3]

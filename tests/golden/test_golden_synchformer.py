@@ -3,13 +3,13 @@
 import pytest
 
 from dmma_core.encoders.synchformer import SYNCHFORMER, SynchformerEncoder, num_sync_features
-from helpers.golden import assert_close, fill_digest, fill_state_dict, golden_file, official_shapes
+from helpers.golden import assert_close, fill_digest, fill_state_dict, golden_file, golden_shapes
 
 
 @pytest.mark.slow
 def test_features_are_the_published_ones() -> None:
     golden = golden_file("synchformer_visual")
-    state = fill_state_dict(official_shapes("synchformer_visual"), golden.meta["salt"])
+    state = fill_state_dict(golden_shapes("synchformer_visual"), golden.meta["salt"])
     assert fill_digest(state) == golden.meta["fill"]["sha256"]
     encoder = SynchformerEncoder(SYNCHFORMER).eval()
     encoder.load(state, "the reference data")

@@ -1,4 +1,4 @@
-"""The whole training step on a batch of clips: dropout, loss, clipping and three AdamW updates equal the published ones."""
+"""The full training step on a batch of clips: dropout, loss, clipping and three AdamW updates equal the published ones."""
 
 import math
 
@@ -32,8 +32,8 @@ def batch_of(file: GoldenFile) -> ClipBatch:
     )
 
 
-def draws_of(file: GoldenFile) -> StepNoise:
-    """The published draws; depth follows the video, so its own draw never drops it."""
+def noise_of_file(file: GoldenFile) -> StepNoise:
+    """The published noise; depth is dropped with the video only, so its own uniform value never drops it."""
     return StepNoise(
         posterior_noise_BLC=file["draw.a_randn"],
         prior_BLC=file["draw.x0"],
@@ -57,9 +57,9 @@ TOLERANCE_OF_UPDATES = 2e-5
 
 @pytest.mark.parametrize("name", NAMES)
 def test_published_gradients_give_the_published_updates(name: str) -> None:
-    """Our clipping and our optimiser alone, three steps, at the strict tolerance for either version.
+    """Our clipping and optimiser alone, three steps, at the strict tolerance for both versions.
 
-    A parameter whose gradient is not recorded has one of the recorded norm, so that clipping sees the published total.
+    A parameter without a recorded gradient has one of the recorded norm, so that the total norm is the published one.
     """
     file = golden_file(name)
     recorded = {key.removeprefix("grad.") for key in file.names() if key.startswith("grad.")}
@@ -69,7 +69,7 @@ def test_published_gradients_give_the_published_updates(name: str) -> None:
     network = nn.ParameterList()
     norms = zip(file.array("param_names").tolist(), file["grad_norms"].tolist(), strict=True)
     for key, norm in norms:
-        if math.isfinite(norm):  # of the others, nothing is trained
+        if math.isfinite(norm):  # the others are not trained
             before[key] = fill_tensor(key, shapes[key], file.meta["salt"])
             parameter = nn.Parameter(before[key].clone())
             parameter.grad = file[f"grad.{key}"] if key in recorded else torch.zeros_like(parameter)
@@ -86,18 +86,18 @@ def test_published_gradients_give_the_published_updates(name: str) -> None:
         if key in recorded:
             expected = file[f"adamw3_delta.{key}"]
             difference = (after.detach() - before[key] - expected).abs()
-            # The change is a difference of two float32 weights: no better known than the last bit of the weight.
+            # The change is a difference of two float32 weights, accurate to the last bit of the weight.
             last_bit = torch.finfo(torch.float32).eps * before[key].abs()
             assert (difference <= TOLERANCE_OF_UPDATES * expected.abs().max() + last_bit).all(), key
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_three_updates_of_the_whole_network(name: str) -> None:
-    """From batch to updates, all parts of the step together.
+def test_three_updates_of_the_full_network(name: str) -> None:
+    """All parts of the step together, from batch to updates.
 
-    AdamW divides a gradient by its own size, so the rounding noise of gradients near zero becomes noise of whole steps.
-    Such an element may therefore differ by its gradient's relative error; every parameter's norm, and every element whose
-    gradient stands out, may not.
+    AdamW divides a gradient by its own magnitude, so rounding errors of gradients near zero become errors of full steps.
+    Such an element may therefore differ by the relative error of its gradient; the norm of a parameter and elements with
+    large gradients may not.
     """
     file = golden_file(name)
     model, published, probability = golden_network(file), file.meta["adamw"], file.meta["null_condition_probability"]
@@ -110,11 +110,11 @@ def test_three_updates_of_the_whole_network(name: str) -> None:
     optimizer = build_optimizer(model, optim)
     step = TrainingStep(model, model, optimizer, recipe)
 
-    kept = drop_conditions(batch_of(file), draws_of(file), dropout)
+    kept = drop_conditions(batch_of(file), noise_of_file(file), dropout)
     assert torch.equal(kept.present_video_B, ~file["null_video"])
     assert torch.equal(kept.present_depth_B, ~file["null_video"])
     assert torch.equal(kept.present_text_B, ~file["null_text"])
-    result = step(batch_of(file), draws_of(file), step=0)
+    result = step(batch_of(file), noise_of_file(file), step=0)
     assert result.is_finite
     assert result.loss == pytest.approx(float(file["mean_loss"]), rel=tolerance)
     assert result.grad_norm == pytest.approx(float(file["total_grad_norm"]), rel=tolerance)
@@ -122,7 +122,7 @@ def test_three_updates_of_the_whole_network(name: str) -> None:
     gradients |= {key: value.grad.clone() for key, value in model.named_parameters() if value.grad is not None}
     gradients = state_to_official(gradients, model.config)
     for _ in range(published["steps"] - 1):
-        optimizer.step()  # the published figures re-use the clipped gradient
+        optimizer.step()  # the published values re-use the clipped gradient
 
     weights = state_to_official(before, model.config)
     after = state_to_official(model.state_dict(), model.config)

@@ -15,7 +15,7 @@ _SAMPLE_RATE_HZ = 16_000
 
 
 def write_clip(path: Path, seed: int, duration_s: float = 2.0, side: int = 64) -> Path:
-    """A bright square that moves over noise, with a tone that fades in and out; every seed gives another one."""
+    """A bright square that moves over noise, with a tone that fades in and out; different for every seed."""
     rng = np.random.default_rng(seed)
     num_frames = round(duration_s * _FPS)
     background_HWC = rng.integers(0, 120, (side, side, 3), dtype=np.uint8)
@@ -32,7 +32,7 @@ def write_sound(path: Path, seed: int, duration_s: float = 2.0) -> Path:
 
 
 def clip_of(path: Path, split: str = "train", caption: str = CAPTIONS[0], duration_s: float = 2.0) -> Clip:
-    """A manifest row for a whole file."""
+    """A manifest row for a full file."""
     return Clip(
         clip_id=path.stem,
         dataset="test",
@@ -49,7 +49,7 @@ def clip_of(path: Path, split: str = "train", caption: str = CAPTIONS[0], durati
 
 
 def write_clips(folder: Path, num_clips: int, duration_s: float = 2.0) -> list[Clip]:
-    """`num_clips` videos and their rows; the last is for testing, captions alternate."""
+    """`num_clips` videos and their rows; the last is in the test split, captions alternate."""
     folder.mkdir(parents=True, exist_ok=True)
     return [
         clip_of(

@@ -8,19 +8,19 @@ from dmma_core.models.presets import initialise, mmdit_config
 
 
 def random_features(config: MMDiTConfig, batch_size: int = 2, seed: int = 0) -> ConditionFeatures:
-    """Normal draws; every condition present."""
+    """Normal noise; all conditions present."""
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(length: int, width: int) -> torch.Tensor:
+    def sample(length: int, width: int) -> torch.Tensor:
         return torch.randn(batch_size, length, width, generator=generator)
 
     present_B = torch.ones(batch_size, dtype=torch.bool)
     return ConditionFeatures(
-        rgb_BTD=draw(config.rgb_length, config.rgb_width),
-        depth_BTD=draw(config.rgb_length, config.rgb_width),
-        depth_scalars_BTK=draw(config.rgb_length, config.num_depth_scalars).abs() * 10,
-        sync_BSD=draw(config.sync_length, config.sync_width),
-        text_BND=draw(config.text_length, config.text_width),
+        rgb_BTD=sample(config.rgb_length, config.rgb_width),
+        depth_BTD=sample(config.rgb_length, config.rgb_width),
+        depth_scalars_BTK=sample(config.rgb_length, config.num_depth_scalars).abs() * 10,
+        sync_BSD=sample(config.sync_length, config.sync_width),
+        text_BND=sample(config.text_length, config.text_width),
         present_video_B=present_B,
         present_depth_B=present_B,
         present_text_B=present_B,
@@ -35,7 +35,7 @@ def short_config(depth: str = "off", fusion: str = "concat") -> MMDiTConfig:
 
 
 def shaken(model: MMDiT, seed: int = 1) -> MMDiT:
-    """Initialised, and with noise on every parameter: nothing is zero, as after some training."""
+    """Initialised, with noise added to every parameter, so that none is zero, as after some training."""
     initialise(model, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""`python extract_alone.py BASE DURATION_S`: an extraction in a process of its own, to be killed by a test."""
+"""`python extract_alone.py BASE DURATION_S`: an extraction in a separate process, to be killed by a test."""
 
 import sys
 from functools import partial

@@ -1,7 +1,7 @@
 """A synthetic feature set in the tiny bundle's dimensions: random numbers with a learnable structure, for tests only.
 
 The latents depend on the conditions (class by text and rgb, level by depth), so a network that learns them lowers its
-validation loss. No encoder takes part; the schema's fingerprints say "synthetic".
+validation loss. No encoder is used; the fingerprints in the schema are "synthetic".
 """
 
 from math import ceil, floor
@@ -92,7 +92,7 @@ def _clip(index: int, split: str, duration_s: float, has_video: bool) -> Clip:
 
 
 def _features(clip: Clip, schema: FeatureSchema, seed: int) -> dict[str, Array]:
-    """Class fixes the latent's direction and the visual features, one level per clip its loudness and its depth."""
+    """The class determines the latent's direction and the visual features, a level per clip its loudness and depth."""
     kind = _CAPTIONS.index(clip.caption)
     of_class = np.random.default_rng((seed, kind))
     of_clip = np.random.default_rng((seed, int(clip.clip_id.rsplit("-", 1)[-1]), 1))

@@ -1,7 +1,7 @@
-"""Reference data of the published implementations: where it lies and the rule that fills weights from their names.
+"""Reference data of the published implementations: its folder, and the rule that fills weights from their names.
 
-The folder is `DMMA_GOLDEN_DIR`, by default `../shared/golden` beside the project. Any folder of the same layout works:
-tests read sizes, salts and configs from a file's `__meta__` and never assume them.
+The folder is `DMMA_GOLDEN_DIR`, by default `../shared/golden` next to the project. Any folder of the same layout works:
+tests read sizes, salts and configs from a file's `__meta__`.
 """
 
 import hashlib
@@ -49,13 +49,13 @@ class GoldenFile:
         return [key for key in self.arrays if key != "__meta__"]
 
     def key_of(self, name: str) -> str:
-        """The key of an array that may be stored thinned: `name`, `name[::8]` or `name.slice[:, ::4]`."""
+        """The key of an array that may be stored subsampled: `name`, `name[::8]` or `name.slice[:, ::4]`."""
         (key,) = (key for key in self.names() if key.partition("[")[0].removesuffix(".slice") == name)
         return key
 
 
 def thinned(values: Tensor, key: str) -> Tensor:
-    """As much of `values` as the array `key` keeps: its name ends in the slices, or in none where it is whole."""
+    """The part of `values` that the array `key` contains: its name ends in the slices, if any."""
     _, is_thinned, slices = key.partition("[")
     if not is_thinned:
         return values
@@ -67,7 +67,9 @@ def golden_path(name: str) -> Path:
     """Path of a reference file; the calling test is skipped, with the reason, where it is absent."""
     path = golden_dir() / name
     if name.startswith("keys/") and not path.exists():
-        path = DEFAULT_DIR / name  # names and shapes are no measurements: a folder of other measurements may lack them
+        path = (
+            DEFAULT_DIR / name
+        )  # names and shapes do not depend on the reference data, so another folder may lack them
     if not path.exists():
         pytest.skip(f"no reference data {name} in {golden_dir()} (set DMMA_GOLDEN_DIR)")
     return path
@@ -89,32 +91,32 @@ def golden_names(*patterns: str) -> list[str]:
     return sorted({path.stem for pattern in patterns for path in golden_dir().glob(f"{pattern}.npz")})
 
 
-def official_shapes(name: str) -> dict[str, tuple[int, ...]]:
+def golden_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """State-dict keys and shapes of an official network at full size, in state-dict order."""
     return {key: tuple(shape) for key, (shape, _) in golden_json(f"keys/{name}.keys").items()}
 
 
 def is_filled(key: str) -> bool:
-    """Whether the rule fills this tensor; the others keep the value that the code computes."""
+    """Whether the rule fills this tensor; the others keep the values computed by the code."""
     return not (key.endswith(".filter") or key.endswith(_COMPUTED))
 
 
 def fill_tensor(key: str, shape: Sequence[int], salt: str) -> Tensor:
     """Deterministic float32 value of one parameter, from its official name, its shape and the salt."""
     seed = int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "little")
-    draw = np.random.Generator(np.random.PCG64(seed)).standard_normal(size=tuple(shape), dtype=np.float32)
-    draw = np.asarray(draw, dtype=np.float32)
+    noise = np.random.Generator(np.random.PCG64(seed)).standard_normal(size=tuple(shape), dtype=np.float32)
+    noise = np.asarray(noise, dtype=np.float32)
     last = key.rpartition(".")[2]
     if last in ("running_var", "latent_std"):
-        value = np.float32(1) + np.float32(0.1) * np.abs(draw)
+        value = np.float32(1) + np.float32(0.1) * np.abs(noise)
     elif last in ("weight_g", "original0"):
-        value = np.float32(0.8) + np.float32(0.08) * draw
-    elif (last.endswith("weight") or last in ("weight_v", "original1")) and draw.ndim >= 2:
-        value = draw * np.float32(1 / np.sqrt(np.prod(shape[1:])))
+        value = np.float32(0.8) + np.float32(0.08) * noise
+    elif (last.endswith("weight") or last in ("weight_v", "original1")) and noise.ndim >= 2:
+        value = noise * np.float32(1 / np.sqrt(np.prod(shape[1:])))
     elif last.endswith("weight"):
-        value = np.float32(1) + np.float32(0.1) * draw
+        value = np.float32(1) + np.float32(0.1) * noise
     else:
-        value = np.float32(0.1) * draw
+        value = np.float32(0.1) * noise
     return torch.from_numpy(np.asarray(value, dtype=np.float32))
 
 

@@ -1,4 +1,4 @@
-"""Networks and inputs of the reference files, in our terms."""
+"""Networks and inputs of the reference files as DMMA's classes."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from dmma_core.models.presets import mmdit_config
 from helpers.golden import GoldenFile, fill_digest, fill_state_dict
 
 TOLERANCE = {1: 2e-5, 2: 1e-3}
-"""Relative to the largest magnitude, by network version: the second takes sines of up to 10,000 radians."""
+"""Relative to the largest magnitude, by network version: version 2 computes sines of up to 10,000 radians."""
 
 
 def golden_config(file: GoldenFile) -> MMDiTConfig:
@@ -42,7 +42,7 @@ def golden_config(file: GoldenFile) -> MMDiTConfig:
 
 
 def golden_network(file: GoldenFile) -> MMDiT:
-    """The network of the file, filled by the rule and loaded through the published names."""
+    """The network of the file, with weights of the fill rule, loaded by the published names."""
     config = golden_config(file)
     state = fill_state_dict(official_shapes(config), file.meta["salt"])
     assert fill_digest(state) == file.meta["fill"]["sha256"]

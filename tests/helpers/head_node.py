@@ -1,4 +1,4 @@
-"""A Ray head node of its own, as a rented cluster has it: started beside, reached over HTTP only."""
+"""A separate Ray head node, as on a rented cluster, accessed by HTTP only."""
 
 import os
 import secrets
@@ -44,9 +44,9 @@ class HeadNode:
 
 @contextmanager
 def head_node(num_cpus: int = 6) -> Iterator[HeadNode]:
-    """Start it by the project's own script, on free ports, with a token; end it (and nothing else) afterwards."""
+    """Start it by the project's script, on free ports, with a token; afterwards stop it and no other process."""
     port, job_port = _free_port(), _free_port()
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short: Ray puts sockets below it
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # a short path, because Ray creates sockets in it
         environment = {
             **{name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -58,7 +58,7 @@ def head_node(num_cpus: int = 6) -> Iterator[HeadNode]:
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
             "OMP_NUM_THREADS": "1",
         }
-        with open(Path(folder) / "head.log", "w") as log:  # never a pipe: Ray's daemons would keep it open
+        with open(Path(folder) / "head.log", "w") as log:  # not a pipe, which Ray's daemons would keep open
             process = subprocess.Popen([ROOT / "infra" / "local_cluster.sh"], env=environment, stdout=log, stderr=log)
         try:
             address = f"http://127.0.0.1:{job_port}"
@@ -76,7 +76,7 @@ def _wait_until_it_answers(address: str, process: subprocess.Popen, log: Path) -
             with urllib.request.urlopen(f"{address}/api/version", timeout=2):
                 return
         except urllib.error.HTTPError:
-            return  # it answers; without the token it refuses
+            return  # it responds, and refuses requests without the token
         except OSError:
             time.sleep(0.5)
     raise RuntimeError(f"The head node did not start:\n{log.read_text()}")

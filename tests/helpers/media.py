@@ -1,4 +1,4 @@
-"""Make small video and sound files of every awkward kind with PyAV."""
+"""Write small video and audio files of unusual kinds with PyAV."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def counting_frames(num_frames: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """Frames [T, H, W, 3] of one grey level each, 40 + 4 * index, so that a decoded frame tells its index."""
+    """Frames [T, H, W, 3] of one grey level each, 40 + 4 * index, so that a decoded frame shows its index."""
     levels = (40 + 4 * np.arange(num_frames)).astype(np.uint8)
     return np.broadcast_to(levels[:, None, None, None], (num_frames, height, width, 3)).copy()
 
@@ -44,7 +44,7 @@ def make_video(
     sample_rate_hz: int = 44_100,
     sound_start_s: float = 0.0,
 ) -> str:
-    """Write a file whose frames have the given times (or `fps`), as the suffix says; sound float [A, channels] as AAC."""
+    """Write a file whose frames have the given times (or `fps`), in the suffix's format; audio float [A, channels] as AAC."""
     with av.open(str(path), "w") as output:
         video = output.add_stream(codec, rate=fps, options=options or {})
         video.height, video.width, video.pix_fmt = *frames_THWC.shape[1:3], "yuv420p"
@@ -74,7 +74,7 @@ def make_video(
 
 
 def cut_without_encoding(source: str, path: Path, start_s: float) -> str:
-    """Stream copy from the key frame before `start_s`, hidden up to there by an edit list, as cutting tools do it."""
+    """Stream copy from the key frame before `start_s`, hidden before `start_s` by an edit list, as by cutting tools."""
     with av.open(source) as file, av.open(str(path), "w") as output:
         video_in = file.streams.video[0]
         video = output.add_stream_from_template(video_in, opaque=True)

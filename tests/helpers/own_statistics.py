@@ -1,7 +1,7 @@
 """Outputs of small networks whose weights follow the fill rule, and their statistics: they need no reference data.
 
-They guard against change, not against a wrong beginning: that the functions are the published ones is what the reference
-data prove. `tests/golden/regenerate.py` writes `tests/golden/own_statistics.json` from here.
+They detect changes. That the functions are the published ones is tested with the reference data.
+`tests/golden/regenerate.py` writes `tests/golden/own_statistics.json` from them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,7 @@ FILE = Path(__file__).resolve().parents[1] / "golden" / "own_statistics.json"
 SALT = "own"
 STATISTICS = ("mean", "std", "largest", "sum_of_magnitudes", "sum_of_squares", "mean_with_sines")
 LOOSE = ("flow network v2", "depth")
-"""Beginnings of the names for which the reference data allow 1e-3 instead of 2e-5 of the largest magnitude."""
+"""Prefixes of the names for which the reference data allow 1e-3 instead of 2e-5 of the largest magnitude."""
 
 _FLOW = MMDiTConfig(
     latent_width=8,
@@ -58,17 +58,17 @@ _FLOW_NETWORKS = {
 
 
 def noise(name: str, *shape: int) -> Tensor:
-    """Standard normal input that depends on `name` alone."""
-    return 10 * fill_tensor(f"input:{name}", shape, SALT)  # the rule draws values without a role at a tenth
+    """Standard normal input that depends only on `name`."""
+    return 10 * fill_tensor(f"input:{name}", shape, SALT)  # the rule scales values without a role by a tenth
 
 
 def bytes_of(name: str, *shape: int) -> Tensor:
-    """A uint8 picture or video that depends on `name` alone."""
+    """A uint8 image or video that depends only on `name`."""
     return (128 + 64 * noise(name, *shape)).clamp(0, 255).to(torch.uint8)
 
 
 def statistics(values: Tensor) -> list[float]:
-    """The numbers named by STATISTICS, in double precision. The last one, mean(x_i sin(i)), sees the order of values."""
+    """The numbers named by STATISTICS, in double precision. The last one, mean(x_i sin(i)), depends on the order of values."""
     wide = values.double().flatten()
     sines = torch.arange(len(wide), dtype=torch.float64).sin()
     magnitudes = wide.abs()
@@ -162,5 +162,5 @@ def _visual() -> Iterator[tuple[str, Tensor]]:
     depth = DepthEncoder(config, network).eval()
     maps_THW = depth.inverse_depth(bytes_of("depth frames", 3, 96, 128, 3))
     yield "depth: maps", maps_THW
-    yield "depth: pictures", depth.pictures(maps_THW, 64)
+    yield "depth: pictures", depth.images(maps_THW, 64)
     yield "depth: scalars", depth_scalars(maps_THW, 8.0)

@@ -1,4 +1,4 @@
-"""The tiny encoder bundle with random weights: the real classes, no trained file, the same everywhere."""
+"""The tiny encoder bundle with random weights: the real classes, no trained file, deterministic."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from dmma_core.tensors import Array
 
 
 def load_random_bundle(duration_s: float, seed: str = "test") -> Bundle:
-    """Features mean nothing, but have all properties that storing and reading them relies on."""
+    """The features are meaningless but have all properties that storing and reading need."""
     clip = fill_with_random_weights(tiny_clip(), f"{seed} clip")
     depth = fill_with_random_weights(tiny_depth(), f"{seed} depth")
     bundle = Bundle("tiny_random_weights", duration_s, clip, depth, tiny_random_synchformer(), SpectralCodec())

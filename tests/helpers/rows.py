@@ -1,4 +1,4 @@
-"""Feature rows of a few numbers each, whose values say which clip they belong to."""
+"""Small feature rows whose values identify their clip."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ SCHEMA = FeatureSchema(
 
 
 def make_clip(index: int, split: str | None = None) -> Clip:
-    """Clip number `index`; every fourth is a test clip unless `split` says otherwise."""
+    """Clip number `index`; every fourth is a test clip unless `split` is given."""
     caption = f"caption {index % 3}"
     return Clip(
         clip_id=f"clip-{index:04d}",

@@ -6,7 +6,7 @@ _HEADER = (
     "InstanceType,vCPUs,MemoryGiB,AcceleratorName,AcceleratorCount,GpuInfo,Region,AvailabilityZone,Price,SpotPrice"
 )
 _GPU_INFO = "{'Gpus': [{'MemoryInfo': {'SizeInMiB': 81920}}]}"
-# zone: host price, host spot price, GPU price, GPU spot price, US dollars an hour for one A100-80GB (a2-ultragpu-1g)
+# zone: host price, host spot price, GPU price, GPU spot price, US dollars per hour for one A100-80GB (a2-ultragpu-1g)
 _A100 = {
     "us-central1-a": (1.09962, 0.54978, 1.8462, 1.964),
     "us-east5-a": (1.09962, 0.31193, 4.4242, 1.3356),
@@ -15,7 +15,7 @@ _A100 = {
 
 
 def write_catalog(home: Path) -> None:
-    """Write the catalog where SkyPilot looks for it below `home`; files put there by hand are never fetched again."""
+    """Write the catalog to SkyPilot's path below `home`; existing files are never fetched again."""
     folder = home / ".sky" / "catalogs" / "v8"
     rows = [_HEADER]
     for zone, (host, host_spot, gpu, gpu_spot) in _A100.items():

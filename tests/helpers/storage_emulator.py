@@ -1,8 +1,8 @@
-"""A Google Cloud Storage server on loopback, in this process: the one gs:// the tests ever see.
+"""A Google Cloud Storage server on loopback, in this process, for all gs:// URIs in tests.
 
-gcp-storage-emulator does the work. Three things that gcsfs relies on are added here: requests are accepted in threads,
-`moveTo` renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites). And it can
-refuse everything, as a bucket does whose permission was lost.
+It is gcp-storage-emulator, with three features added that gcsfs needs: requests are accepted in threads,
+`moveTo` renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites). It can also
+refuse all requests, as a bucket without permission does.
 """
 
 # ruff: noqa: N802  (the handler names are those of http.server)
@@ -42,9 +42,9 @@ class StorageEmulator:
 
     @contextmanager
     def refusing(self, object_part: str = "") -> Iterator[None]:
-        """Answer "forbidden" inside the block to whatever asks for objects with `object_part` in their names.
+        """Respond "forbidden", inside the block, to requests for objects with `object_part` in their names.
 
-        gcsfs gives up at once, as it does not where the server is silent or away: then it tries for half a minute.
+        gcsfs then fails at once, whereas it retries an unreachable server for half a minute.
         """
         self._server.refused = object_part
         try:
@@ -73,13 +73,13 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
-        self.lock = threading.Lock()  # the emulator's storage knows nothing of threads
+        self.lock = threading.Lock()  # the emulator's storage is not thread-safe
         self.refused: str | None = None
 
 
 class _Handler(RequestHandler):
     def parse_request(self) -> bool:
-        """Read the request's head; False where it was answered already."""
+        """Read the request's head; False if a response was sent already."""
         if not super().parse_request():
             return False
         if self.server.refused is None or self.server.refused not in unquote(self.path):

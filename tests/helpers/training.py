@@ -64,7 +64,7 @@ def with_recipe(plan: ArmPlan, **parts: Any) -> ArmPlan:
 
 
 def synthesised(snapshots: Sequence[EmaSnapshot], sigma_rel: float, step: int | None = None) -> dict[str, torch.Tensor]:
-    """The average of length `sigma_rel` at `step` (default: the last snapshot's)."""
+    """The EMA of length `sigma_rel` at `step` (default: the last snapshot's)."""
     steps = [snapshot.step for snapshot in snapshots]
     synthesis = solve_synthesis(steps, list(snapshots[0].averages), sigma_rel, step or max(steps))
     return add_up(snapshots, [synthesis])[0]

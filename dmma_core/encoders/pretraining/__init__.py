@@ -1,1 +1,1 @@
-"""How the tiny encoders that come with DMMA are trained, on rendered clips."""
+"""Pre-training of the tiny encoders in the package, on rendered clips."""

@@ -1,4 +1,4 @@
-"""Sizes of the tiny encoders' pre-training."""
+"""Configuration of the tiny encoders' pre-training."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from dmma_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """Sizes of the pre-training. Clips are rendered from `seed` for training and `unseen_seed` for the figures."""
+    """Sizes of the pre-training. Training clips are rendered from `seed`, evaluation clips from `unseen_seed`."""
 
     seed: int = 100
     unseen_seed: int = 90_210
@@ -29,10 +29,11 @@ class PretrainingConfig:
                 raise ConfigError(f"{name} is {value}.", remedy="Use a positive number.")
         if self.unseen_seed == self.seed:
             raise ConfigError(
-                f"unseen_seed is {self.unseen_seed}, as seed.", remedy="Use another: these clips are new."
+                f"unseen_seed is {self.unseen_seed}, the same as seed.",
+                remedy="Use another, so that the clips are new.",
             )
         if self.num_tagger_clips > self.num_clips:
             raise ConfigError(
                 f"num_tagger_clips is {self.num_tagger_clips}, above num_clips {self.num_clips}.",
-                remedy="Use at most as many as are rendered.",
+                remedy="Use at most num_clips.",
             )

@@ -1,4 +1,4 @@
-"""Rendered clips as the tiny encoders are trained on them: a few frames of each, their depth, and what they show."""
+"""Training data of the tiny encoders from rendered clips: a few frames of each, their depth, class and position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -10,15 +10,15 @@ from dmma_core.data.scenes import OBJECT_CLASSES, SceneConfig, render_clip
 from dmma_core.data.scenes.world import plan_scene
 from dmma_core.storage.media.frames import fit_frame
 
-SIDE = 96  # side of the frames that the tiny CLIP and the tiny depth network see
+SIDE = 96  # side in pixels of the frames for the tiny CLIP and the tiny depth network
 _FRAMES_PER_S = 1.5
 
 
 @dataclass(frozen=True)
 class Samples:
     """B clips with T frames each: frames uint8 [B, T, H, W, 3], inverse depth in 1/m float16 [B, T, H, W], the object's
-    distance in metres and the picture row and column of its sound's source, float32 [B, T] each; the class as an
-    index into OBJECT_CLASSES [B]; sound float32 [B, A] at 16 kHz."""
+    distance in metres and the pixel row and column of its sound source, float32 [B, T] each; the class as an index into
+    OBJECT_CLASSES [B]; audio float32 [B, A] at 16 kHz."""
 
     frames_BTHWC: NDArray[np.uint8]
     inverse_depth_BTHW: NDArray[np.float16]
@@ -30,7 +30,7 @@ class Samples:
 
 
 def sample_scenes(seed: int, num_clips: int) -> SceneConfig:
-    """Settings of the clips: as the demo's, but with few frames a second and depth for every pixel that is seen."""
+    """Scene settings as in the demo, but at a low frame rate and with depth for every pixel."""
     return SceneConfig(
         num_clips=num_clips,
         seed=seed,
@@ -42,12 +42,13 @@ def sample_scenes(seed: int, num_clips: int) -> SceneConfig:
 
 
 def sample_clips(scenes: SceneConfig, indices: Sequence[int]) -> Samples:
-    """Render the clips `indices`."""
+    """Render the clips of these indices."""
     rows = [_sample(scenes, index) for index in indices]
     return Samples(*(np.stack([getattr(row, field.name) for row in rows]) for field in fields(Samples)))
 
 
 def join_samples(parts: Sequence[Samples]) -> Samples:
+    """Concatenate along the clips."""
     return Samples(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Samples)))
 
 

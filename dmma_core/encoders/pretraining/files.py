@@ -1,4 +1,4 @@
-"""Where the tiny encoders' weights lie: half-precision safetensors and a card that says what they reach."""
+"""Files of the tiny encoders: half-precision safetensors and a card with their metrics."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @torch.no_grad()
 def rounded_to_half(module: Module) -> Module:
-    """Round all weights to half precision, in place, as they will be stored: figures must be those of the files."""
+    """Round all weights to half precision, in place, as stored: the metrics must be those of the files."""
     for value in module.state_dict().values():
         if value.is_floating_point():
             value.copy_(value.half().float())
@@ -30,7 +30,7 @@ def rounded_to_half(module: Module) -> Module:
 
 
 def save_tiny(folder: str | Path, clip: ClipEncoder, depth: DepthEncoder, record: Mapping[str, Any]) -> None:
-    """Write both weights in half precision and the card with `record`, sizes, and sha256, last."""
+    """Write both weights in half precision, then the card with `record`, sizes and sha256."""
     files = {clip_module.TINY_WEIGHTS.name: clip.model, depth_module.TINY_WEIGHTS.name: depth.network}
     card: dict[str, Any] = {**record, "files": {}, "provenance": provenance()}
     for name, module in files.items():
@@ -45,5 +45,6 @@ def save_tiny(folder: str | Path, clip: ClipEncoder, depth: DepthEncoder, record
 
 
 def read_card(folder: str | Path = PACKAGE_FOLDER) -> dict[str, Any]:
+    """The card that `save_tiny` wrote."""
     card: dict[str, Any] = paths.read_json(paths.join(str(folder), CARD))
     return card

@@ -184,7 +184,7 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for base in sorted(bases):
             if base + magnitude_name not in state or base + direction_name not in state:
                 raise WeightsError(
-                    f"The weights hold only one of {base + magnitude_name} and {base + direction_name}.",
+                    f"The weights contain only one of {base + magnitude_name} and {base + direction_name}.",
                     remedy="Fetch the file again.",
                 )
             magnitude = plain.pop(base + magnitude_name).to(torch.float32)

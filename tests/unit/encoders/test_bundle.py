@@ -1,4 +1,4 @@
-"""The bundle: rows that fit their schema, absent parts, and sentences for what is missing."""
+"""The bundle: rows that fit their schema, absent parts, and error messages for what is missing."""
 
 from pathlib import Path
 
@@ -48,20 +48,20 @@ def test_every_row_fits_the_schema_and_does_not_depend_on_its_neighbours(bundle:
     assert not np.allclose(rows[0]["rgb"], rows[1]["rgb"])
 
 
-def test_every_linear_layer_multiplies_by_our_product(bundle: Bundle) -> None:
+def test_every_linear_layer_uses_the_fast_matmul(bundle: Bundle) -> None:
     parts = (bundle.clip, bundle.depth, bundle.synchformer, bundle.codec)
     layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
     plain = [layer for layer in layers if type(layer) is nn.Linear]
     assert layers and not plain
 
 
-def test_lengths_are_those_of_eight_and_twenty_five_frames_a_second(bundle: Bundle) -> None:
+def test_lengths_are_those_of_eight_and_twenty_five_frames_per_second(bundle: Bundle) -> None:
     shapes = {spec.name: spec.shape for spec in bundle.schema.tensors}
     assert shapes["rgb"][0] == shapes["depth"][0] == shapes["depth_scalars"][0] == 8
     assert shapes["sync"][0] == 16 and shapes["latent_mean"] == (32, 40)
 
 
-def test_a_clip_without_video_gets_zeros_and_one_without_sound_no_latents(bundle: Bundle) -> None:
+def test_a_clip_without_video_has_zeros_and_one_without_audio_no_latents(bundle: Bundle) -> None:
     full, silent = _clip(bundle, 1), _clip(bundle, 1, with_audio=False)
     sound_only = DecodedClip({}, full.audio_A, 16_000)
     complete, without_sound, without_video = bundle.encode_clips([full, silent, sound_only])
@@ -87,8 +87,8 @@ def test_wrong_lengths_are_refused(bundle: Bundle) -> None:
     assert clip.audio_A is not None
     with pytest.raises(ValueError, match="samples at 16000 Hz, expected"):
         bundle.encode_clips([DecodedClip(clip.frames, clip.audio_A[:-1], 16_000)])
-    for duration_s, sentence in ((0.5, "too short"), (-1.0, "too short"), (float("nan"), "cannot last nan s")):
-        with pytest.raises(ConfigError, match=sentence):
+    for duration_s, message in ((0.5, "too short"), (-1.0, "too short"), (float("nan"), "cannot last nan s")):
+        with pytest.raises(ConfigError, match=message):
             load_random_bundle(duration_s)
 
 
@@ -105,7 +105,7 @@ def test_published_bundles_name_the_missing_file(tmp_path: Path, monkeypatch: py
 def test_weights_from_files_and_no_fall_back_without_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no encoder bundle 'huge'"):
         load_bundle("huge", DURATION_S)
-    with pytest.raises(ConfigError, match=r"takes no weights for 'clipp'. It does for clip, depth"):
+    with pytest.raises(ConfigError, match=r"has no weights for 'clipp'. Its roles are clip, depth"):
         load_bundle("tiny", DURATION_S, weights={"clipp": "x"})
     paths = {"clip": str(tmp_path / "clip.safetensors"), "depth": str(tmp_path / "depth.safetensors")}
     with pytest.raises(WeightsError, match="dmma pretrain-tiny"):

@@ -1,4 +1,4 @@
-"""Full names of bundles: what they mean, and that a name survives the way to settings and back."""
+"""Full names of bundles: their meaning, and that parsing and formatting are inverse."""
 
 import pytest
 
@@ -17,11 +17,11 @@ from dmma_core.errors import ConfigError
         "mmaudio_44k+transformers=Depth-Anything-V2-Base-hf+per_clip+half",
     ],
 )
-def test_a_full_name_is_its_own_canonical_form(name: str) -> None:
+def test_parsing_and_formatting_keep_a_full_name(name: str) -> None:
     assert parse_bundle_name(name).name == name
 
 
-def test_the_bundles_own_settings_are_not_repeated_and_the_order_is_fixed() -> None:
+def test_default_settings_are_left_out_and_the_order_is_fixed() -> None:
     assert parse_bundle_name("mmaudio_44k+per_frame").name == "mmaudio_44k"
     assert parse_bundle_name("tiny+transformers=depth_anything_v2_small").name == "tiny+depth_anything_v2_small"
     assert (
@@ -31,7 +31,7 @@ def test_the_bundles_own_settings_are_not_repeated_and_the_order_is_fixed() -> N
 
 @pytest.mark.parametrize("folder", ["", ".", "..", "../other", "a/b", "/root", "~", ".hidden", "a b", "a\n", "gs://x"])
 def test_a_depth_network_of_transformers_is_a_plain_folder_of_the_cache(folder: str) -> None:
-    with pytest.raises(ConfigError, match="no name of a folder in the weights cache"):
+    with pytest.raises(ConfigError, match="not a folder name in the weights cache"):
         parse_bundle_name(f"tiny+transformers={folder}")
 
 
@@ -47,6 +47,6 @@ def test_a_depth_network_of_transformers_is_a_plain_folder_of_the_cache(folder: 
         "tiny+",
     ],
 )
-def test_unknown_names_are_sentences(name: str) -> None:
+def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(ConfigError):
         parse_bundle_name(name)

@@ -1,4 +1,4 @@
-"""The tiny CLIP: the shapes, norms and identity that features rely on."""
+"""The tiny CLIP: shapes, norms, tokens and fingerprint."""
 
 import pytest
 import torch
@@ -29,14 +29,14 @@ def test_embeddings_have_norm_one_and_do_not_depend_on_the_batch(encoder: ClipEn
     torch.testing.assert_close(chunked_TD, embeddings_TD, atol=1e-6, rtol=0)
 
 
-def test_pixels_and_bytes_give_the_same_embedding(encoder: ClipEncoder) -> None:
+def test_pixels_and_bytes_have_the_same_embedding(encoder: ClipEncoder) -> None:
     frames_THWC = _frames(2)
     pixels_BCHW = frames_THWC.permute(0, 3, 1, 2).float() / 255
     torch.testing.assert_close(encoder.encode_pixels(pixels_BCHW), encoder.encode_images(frames_THWC))
 
 
 def test_frames_of_another_size_are_refused(encoder: ClipEncoder) -> None:
-    with pytest.raises(ValueError, match="takes pictures of"):
+    with pytest.raises(ValueError, match="expects images of"):
         encoder.encode_images(_frames(1)[:, :-1])
 
 
@@ -56,7 +56,7 @@ def test_byte_tokens_of_any_text_fit_and_end_where_clip_pools() -> None:
     assert tokens_BN.argmax(1).tolist() == [4, 76] and tokens_BN.max() < TINY.vocabulary_size
 
 
-def test_training_gets_gradients_and_the_temperature(encoder: ClipEncoder) -> None:
+def test_training_has_gradients_and_the_temperature(encoder: ClipEncoder) -> None:
     images_BD = encoder.image_embeddings(torch.rand(2, 3, TINY.input_size, TINY.input_size))
     texts_BD = encoder.pooled_text_embeddings(["a", "b"])
     (encoder.model.logit_scale.exp() * (images_BD * texts_BD).sum()).backward()

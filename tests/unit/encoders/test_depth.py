@@ -1,4 +1,4 @@
-"""Depth: normalisations against their definitions, scalars against a scene whose distances are known, networks' sizes."""
+"""Depth: normalisations against their definitions, scalars against a scene of known distances, sizes of the networks."""
 
 import math
 from dataclasses import fields, replace
@@ -19,7 +19,7 @@ from dmma_core.encoders.depth import (
     TINY_WEIGHTS,
     DepthConfig,
     DepthEncoder,
-    depth_pictures,
+    depth_images,
     depth_scalars,
     midas_depth,
     midas_size,
@@ -58,7 +58,7 @@ def _scene(distances_m: list[float], object_size: int = 12) -> Tensor:
     return torch.stack(frames)
 
 
-def test_normalisations_are_what_they_say() -> None:
+def test_normalisations_follow_their_definitions() -> None:
     maps_THW = torch.tensor([[[0.0, 1.0], [1.0, 2.0]], [[1.0, 3.0], [2.0, 5.0]]])
     frame = normalized_depth(maps_THW, _config("per_frame"))
     torch.testing.assert_close(frame, torch.tensor([[[0, 0.5], [0.5, 1]], [[0, 0.5], [0.25, 1]]]))
@@ -84,13 +84,13 @@ def test_only_per_clip_and_raw_scaled_show_approach() -> None:
     assert brightness["raw_scaled"][0] > 1.5 * brightness["raw_scaled"][1]
 
 
-def test_depth_pictures_have_three_equal_channels_of_the_wanted_size() -> None:
+def test_depth_images_have_three_equal_channels_of_the_requested_size() -> None:
     depth_THW = torch.linspace(0, 1, 2 * 64 * 64).reshape(2, 64, 64)
-    assert torch.equal(depth_pictures(depth_THW, 64)[:, 1], depth_THW)
-    pictures_TCHW = depth_pictures(depth_THW, 32)
-    assert pictures_TCHW.shape == (2, 3, 32, 32)
-    assert torch.equal(pictures_TCHW[:, 0], pictures_TCHW[:, 2])
-    torch.testing.assert_close(pictures_TCHW[:, 0].mean(), depth_THW.mean(), atol=1e-3, rtol=0)
+    assert torch.equal(depth_images(depth_THW, 64)[:, 1], depth_THW)
+    images_TCHW = depth_images(depth_THW, 32)
+    assert images_TCHW.shape == (2, 3, 32, 32)
+    assert torch.equal(images_TCHW[:, 0], images_TCHW[:, 2])
+    torch.testing.assert_close(images_TCHW[:, 0].mean(), depth_THW.mean(), atol=1e-3, rtol=0)
 
 
 def test_scalars_follow_the_distance_of_the_moving_object() -> None:
@@ -115,7 +115,7 @@ def test_another_unit_only_shifts_the_logarithms_and_keeps_the_relative_spread()
     torch.testing.assert_close(shift_TK, expected_K.expand_as(shift_TK), atol=1e-3, rtol=0)
 
 
-def test_a_still_clip_gives_the_mean_of_the_whole_picture_and_no_change() -> None:
+def test_a_still_clip_has_the_mean_of_the_full_frame_and_no_change() -> None:
     maps_THW = _scene([9.0]).expand(4, -1, -1)
     scalars_TK = depth_scalars(maps_THW, FPS)
     foreground_T = scalars_TK[:, SCALAR_NAMES.index("log_foreground")]
@@ -133,7 +133,7 @@ def test_maps_are_batched_not_negative_and_of_the_networks_size(encoder: DepthEn
     assert encoder.inverse_depth(frames_THWC[:0]).shape == (0, 96, 96)
 
 
-def test_half_precision_changes_maps_scalars_and_embeddings_by_no_more_than_its_rounding() -> None:
+def test_half_precision_errors_of_maps_scalars_and_embeddings_are_of_rounding_size() -> None:
     """bfloat16 rounds a value by up to 2^-9 of itself; some ten layers in a row add up to a few times that."""
     allowed = 8 * 2**-9
     coarse_TCHW = torch.rand(6, 3, 6, 6, generator=torch.Generator().manual_seed(2))
@@ -153,12 +153,12 @@ def test_half_precision_changes_maps_scalars_and_embeddings_by_no_more_than_its_
     assert ((full_TK - half_TK).abs() < allowed_TK).all()
     clip = tiny_clip(str(CLIP_WEIGHTS))
     full_TD, half_TD = (
-        clip.encode_pixels(encoder.pictures(maps_THW, 96)) for encoder, maps_THW in ((full, full_THW), (half, half_THW))
+        clip.encode_pixels(encoder.images(maps_THW, 96)) for encoder, maps_THW in ((full, full_THW), (half, half_THW))
     )
     assert (full_TD - half_TD).norm(dim=-1).max() < 2 * allowed  # of vectors of length 1; the range stretches the maps
 
 
-def test_the_fingerprint_follows_whatever_changes_features_and_nothing_else(encoder: DepthEncoder) -> None:
+def test_the_fingerprint_depends_on_exactly_what_changes_features(encoder: DepthEncoder) -> None:
     config = DepthConfig("test", 96, 32, raw_scale=2.0)
     changes: list[dict[str, Any]] = [
         {},
@@ -187,11 +187,11 @@ def test_the_tiny_network_trains_and_is_small(encoder: DepthEncoder) -> None:
     inverse_depth_BHW.square().sum().backward()
     unused = {name for name, value in encoder.network.named_parameters() if value.grad is None}
     encoder.zero_grad()
-    assert unused == {"pretrained.model.norm.weight", "pretrained.model.norm.bias"}  # behind the last tap
+    assert unused == {"pretrained.model.norm.weight", "pretrained.model.norm.bias"}  # after the last tap
     assert sum(value.numel() for value in encoder.parameters()) < 350_000
 
 
-def test_the_size_table_of_narrow_pictures_and_the_upper_bound() -> None:
+def test_sizes_of_narrow_images_and_the_upper_bound() -> None:
     config = DepthConfig("x", 384, 32, resize="upper_bound")
     assert midas_size(1080, 1920, config) == (224, 384)
     with pytest.raises(ValueError, match="too narrow"):
@@ -204,7 +204,7 @@ def test_a_frame_of_the_networks_size_is_not_resampled() -> None:
     assert torch.equal((pixels_BCHW * 255).round().byte().permute(0, 2, 3, 1), frames_THWC)
 
 
-def test_bad_settings_are_sentences(tmp_path: Path) -> None:
+def test_bad_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="per_video"):
         _config("per_video")
     with pytest.raises(ConfigError, match="raw_scaled needs a scale"):

@@ -1,4 +1,4 @@
-"""The identity of weights."""
+"""Fingerprints of networks."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ def _linear(seed: str = "a") -> nn.Linear:
     return fill_with_random_weights(nn.Linear(3, 2), seed)
 
 
-def test_the_fingerprint_follows_architecture_and_every_weight() -> None:
+def test_the_fingerprint_depends_on_architecture_and_every_weight() -> None:
     module = _linear()
     base = network_fingerprint({"width": 3}, module)
     assert base == network_fingerprint({"width": 3}, _linear())

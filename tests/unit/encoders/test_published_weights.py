@@ -1,4 +1,4 @@
-"""Every kind of published network, at a small size: files that are accepted in any form, and files that are refused."""
+"""Every kind of published network, at a small size: accepted forms of files, and refused files."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Kind:
-    """A network's published state dict, that of another variant, and how a file becomes the network's own tensors."""
+    """A network's published state dict, that of another variant, and the function that loads a file as the network's own tensors."""
 
     state: Callable[[], State]
     other: Callable[[], State]
@@ -62,7 +62,7 @@ def vocoder(config: BigVganConfig) -> State:
 
 
 def weight_normed(plain: State) -> State:
-    """Kernels as magnitude and direction, as training leaves them."""
+    """Kernels as magnitude and direction, as stored by training."""
     state = dict(plain)
     for name in [name for name, value in plain.items() if name.endswith("weight") and value.ndim == 3]:
         state[f"{name}_v"] = state.pop(name)
@@ -217,7 +217,7 @@ def halved(path: Path, write: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize(("filename", "damage"), DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
-def test_every_loader_answers_a_bad_file_with_one_sentence(
+def test_every_loader_reports_a_bad_file_with_one_error_message(
     loader: Callable[[str, str], object],
     filename: str,
     damage: Callable[[Path], object],
@@ -233,16 +233,16 @@ def test_every_loader_answers_a_bad_file_with_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("encoder", "sentence"),
-    [("clip=absent.safetensors", "absent.safetensors are missing"), ("vae=x", "takes no weights for 'vae'")],
+    ("encoder", "message"),
+    [("clip=absent.safetensors", "absent.safetensors are missing"), ("vae=x", "has no weights for 'vae'")],
 )
-def test_an_import_takes_files_in_place_of_the_encoders(
-    encoder: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_import_accepts_files_in_place_of_the_encoders(
+    encoder: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_file(vae(), tmp_path / "x.safetensors")
     flags = ["--run", str(tmp_path / "run"), "--bundle", "tiny", "--encoder", encoder]
     assert main(["import", str(tmp_path / "x.safetensors"), *flags]) != 0
-    assert sentence in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_encoder_without_a_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +256,7 @@ def test_an_encoder_without_a_file_is_refused(capsys: pytest.CaptureFixture[str]
     [*DAMAGES.values(), ("x.safetensors", lambda path: save_file(vae(), path))],
     ids=[*DAMAGES, "another network"],
 )
-def test_importing_a_bad_file_is_one_sentence(
+def test_importing_a_bad_file_prints_one_error_message(
     filename: str, damage: Callable[[Path], object], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     damage(tmp_path / filename)

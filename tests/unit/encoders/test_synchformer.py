@@ -1,4 +1,4 @@
-"""Synchformer: lengths, segments, and what the random stand-in promises."""
+"""Synchformer: lengths, segments, and the properties of the random stand-in."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_lengths_are_those_of_the_paper(num_frames: int, num_features: int) -> N
     assert num_sync_features(num_frames) == num_features
 
 
-def test_a_segment_sees_its_own_frames_only(encoder: SynchformerEncoder) -> None:
+def test_a_segment_depends_on_its_own_frames_only(encoder: SynchformerEncoder) -> None:
     frames_BTHWC = _frames(40)
     features_BSD = encoder.encode_frames(frames_BTHWC)
     assert features_BSD.shape == (1, num_sync_features(40), TINY_RANDOM.width)
@@ -49,19 +49,19 @@ def test_too_few_frames_and_another_size_are_refused(encoder: SynchformerEncoder
         encoder.encode_frames(_frames(16)[:, :, :32])
 
 
-def test_the_stand_in_is_the_same_everywhere_and_says_that_it_is_random(encoder: SynchformerEncoder) -> None:
+def test_the_stand_in_is_deterministic_and_named_random(encoder: SynchformerEncoder) -> None:
     assert encoder.fingerprint() == tiny_random_synchformer().fingerprint()
     assert encoder.fingerprint().startswith("tiny-random:")
 
 
-def test_the_stand_in_answers_to_motion_more_than_to_the_still_picture(encoder: SynchformerEncoder) -> None:
-    picture_BTHWC = _frames(16)[:, :1].expand(-1, 16, -1, -1, -1)
-    moving_BTHWC = torch.stack([picture_BTHWC[:, i].roll(2 * i, dims=2) for i in range(16)], dim=1)
-    still_BSD, moving_BSD = encoder.encode_frames(picture_BTHWC), encoder.encode_frames(moving_BTHWC)
+def test_the_stand_in_depends_more_on_motion_than_on_static_content(encoder: SynchformerEncoder) -> None:
+    still_BTHWC = _frames(16)[:, :1].expand(-1, 16, -1, -1, -1)
+    moving_BTHWC = torch.stack([still_BTHWC[:, i].roll(2 * i, dims=2) for i in range(16)], dim=1)
+    still_BSD, moving_BSD = encoder.encode_frames(still_BTHWC), encoder.encode_frames(moving_BTHWC)
     assert moving_BSD.std(1).mean() > 2 * still_BSD.std(1).mean()
 
 
-def test_parts_for_sound_are_left_aside_and_a_file_without_the_visual_part_is_refused(
+def test_audio_parts_are_ignored_and_a_file_without_the_visual_part_is_refused(
     encoder: SynchformerEncoder,
 ) -> None:
     state = {

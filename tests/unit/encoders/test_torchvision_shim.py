@@ -1,4 +1,4 @@
-"""The shim must work in a fresh process, whichever of its functions comes first, and when called twice."""
+"""The shim works in a new process, whichever function is called first, and when called twice."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ import pytest
         "shim.make_torchvision_importable(); shim.make_torchvision_importable(); import torchvision.transforms.v2",
     ],
 )
-def test_libraries_that_need_torchvision_import_in_a_fresh_process(code: str) -> None:
+def test_libraries_that_need_torchvision_import_in_a_new_process(code: str) -> None:
     program = f"from dmma_core.encoders import torchvision_shim as shim; {code}"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr

@@ -1,4 +1,4 @@
-"""Depth networks of transformers behind DepthEncoder, on a small random Depth Anything saved in the hub's layout."""
+"""Depth networks of transformers in DepthEncoder, with a small random Depth Anything saved in the hub's layout."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return path
 
 
-def test_maps_equal_the_librarys_own_forward_pass(folder: Path) -> None:
+def test_maps_equal_those_of_the_librarys_forward_pass(folder: Path) -> None:
     encoder = transformers_depth(str(folder))
     frames_THWC = torch.randint(0, 256, (3, 56, 56, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     maps_THW = encoder.inverse_depth(frames_THWC)
@@ -70,7 +70,7 @@ def test_a_folder_of_the_cache_is_an_option_of_any_bundle(folder: Path, cached: 
     expected = transformers_depth(str(folder))
     encoder = load_depth(options)
     assert torch.equal(encoder.inverse_depth(frames_THWC), expected.inverse_depth(frames_THWC))
-    assert encoder.fingerprint() == expected.fingerprint()  # wherever the folder lies
+    assert encoder.fingerprint() == expected.fingerprint()  # independent of the folder's path
 
 
 def test_the_fingerprint_covers_weights_and_settings(cached: Path) -> None:
@@ -100,8 +100,8 @@ def test_weights_in_half_precision_are_computed_in_single(cached: Path) -> None:
     assert transformers_depth(str(cached)).inverse_depth(torch.zeros(1, 56, 56, 3, dtype=torch.uint8)).isfinite().all()
 
 
-def test_incomplete_or_foreign_folders_are_sentences(cached: Path) -> None:
-    with pytest.raises(WeightsError, match=r"absent is missing or incomplete: there is no config.json, preproc"):
+def test_incomplete_or_foreign_folders_are_refused(cached: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent is missing or incomplete: it lacks config.json, preproc"):
         load_depth(parse_bundle_name("tiny+transformers=absent"))
     weights = cached / "model.safetensors"
     state = load_file(weights)
@@ -113,7 +113,7 @@ def test_incomplete_or_foreign_folders_are_sentences(cached: Path) -> None:
     with pytest.raises(WeightsError, match="not a complete depth network of transformers .SafetensorError"):
         transformers_depth(str(cached))
     weights.unlink()
-    with pytest.raises(WeightsError, match=r"there is no model.safetensors\."):
+    with pytest.raises(WeightsError, match=r"it lacks model.safetensors\."):
         load_depth(parse_bundle_name("tiny+transformers=My-Depth.1"))
     save_file(state, weights, metadata={"format": "pt"})
     preprocessor, config = cached / "preprocessor_config.json", cached / "config.json"

@@ -66,7 +66,7 @@ def test_the_fingerprint_depends_on_the_vae_but_not_on_the_vocoder() -> None:
 def test_wrong_input_is_described() -> None:
     with pytest.raises(ConfigError, match="no audio codec mode '48k'"):
         MMAudioCodec("48k", {}, None)
-    with pytest.raises(WeightsError, match="holds no network"):
+    with pytest.raises(WeightsError, match="contains no network"):
         MMAudioCodec("16k", {}, None)
     with pytest.raises(ValueError, match="multiple of 32"):
         MMAudioCodec(SMALL, _vae_state(), None).encode(torch.zeros(1, 100))

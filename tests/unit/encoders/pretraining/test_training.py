@@ -1,4 +1,4 @@
-"""Pre-training of the tiny encoders: samples, learning, figures, files; and what the package's own weights reach."""
+"""Pre-training of the tiny encoders: samples, learning, metrics, files, and the weights in the package."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from dmma_core.encoders.clip import tiny_clip
 from dmma_core.encoders.depth import tiny_depth
 from dmma_core.encoders.pretraining.config import PretrainingConfig
 from dmma_core.encoders.pretraining.data import SIDE, Samples, join_samples, sample_clips, sample_scenes
-from dmma_core.encoders.pretraining.figures import BARS, clip_figures, depth_figures
 from dmma_core.encoders.pretraining.files import PACKAGE_FOLDER, read_card, rounded_to_half, save_tiny
+from dmma_core.encoders.pretraining.metrics import THRESHOLDS, clip_metrics, depth_metrics
 from dmma_core.encoders.pretraining.training import CLASS_CAPTIONS, train_clip, train_depth
 from dmma_core.errors import ConfigError
 from dmma_core.storage import paths
@@ -54,7 +54,7 @@ def test_depth_training_lowers_the_error_and_repeats(samples):
     for key, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[key])
     few = train_depth(samples, replace(config, num_depth_steps=1))
-    errors = [depth_figures(encoder, samples, samples)["median_relative_error"] for encoder in (few, one)]
+    errors = [depth_metrics(encoder, samples, samples)["median_relative_error"] for encoder in (few, one)]
     assert errors[1] < errors[0]
 
 
@@ -62,11 +62,11 @@ def test_clip_training_learns_captions_of_seen_frames(samples):
     config = PretrainingConfig(num_clips=16, num_tagger_clips=16, num_clip_steps=40, clip_batch_size=16)
     depth = tiny_depth(str(depth_module.TINY_WEIGHTS))
     trained = train_clip(samples, depth, config)
-    assert clip_figures(trained, depth, samples)["frame_top1"] > 1.5 / len(CLASS_CAPTIONS)
+    assert clip_metrics(trained, depth, samples)["frame_top1"] > 1.5 / len(CLASS_CAPTIONS)
 
 
 class _Oracle(nn.Module):
-    """Returns prepared maps instead of looking at the pictures; stands in for a network whose answers are known."""
+    """Returns prepared maps and ignores its input; stands in for a network with known outputs."""
 
     mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -79,23 +79,23 @@ class _Oracle(nn.Module):
         return self.maps_BHW[self.place - len(pixels_BCHW) : self.place]
 
 
-def test_figures_of_a_perfect_a_scaleless_and_a_constant_network(samples):
+def test_metrics_of_a_perfect_a_scaleless_and_a_constant_network(samples):
     truth = torch.from_numpy(samples.inverse_depth_BTHW.astype(np.float32)).flatten(0, 1)
 
-    def figures_of(maps: torch.Tensor) -> dict[str, float]:
+    def metrics_of(maps: torch.Tensor) -> dict[str, float]:
         encoder = tiny_depth()
         encoder.network = _Oracle(maps)
-        return depth_figures(encoder, samples, samples)
+        return depth_metrics(encoder, samples, samples)
 
-    perfect = figures_of(truth)
+    perfect = metrics_of(truth)
     assert perfect["spearman"] == pytest.approx(1) and perfect["object_pearson"] == pytest.approx(1)
     assert perfect["median_relative_error"] == pytest.approx(0, abs=1e-6)
-    scaleless = figures_of(truth / truth.mean((1, 2), keepdim=True) * torch.rand(len(truth), 1, 1))
-    assert scaleless["spearman"] == pytest.approx(1)  # rank correlation within a frame does not see a lost scale
+    scaleless = metrics_of(truth / truth.mean((1, 2), keepdim=True) * torch.rand(len(truth), 1, 1))
+    assert scaleless["spearman"] == pytest.approx(1)  # rank correlation within a frame does not depend on the scale
     assert scaleless["object_pearson"] < 0.9
 
 
-def test_files_are_half_precision_and_load_as_they_were(tmp_path: Path):
+def test_files_are_half_precision_and_load_unchanged(tmp_path: Path):
     clip, depth = rounded_to_half(tiny_clip()), rounded_to_half(tiny_depth())
     save_tiny(tmp_path, clip, depth, {"note": "untrained"})
     card = read_card(tmp_path)
@@ -106,19 +106,19 @@ def test_files_are_half_precision_and_load_as_they_were(tmp_path: Path):
     assert tiny_clip(str(tmp_path / "clip.safetensors")).fingerprint() == clip.fingerprint()
 
 
-def test_the_weights_of_the_package_are_those_of_the_card_and_reach_the_bars():
+def test_the_weights_of_the_package_are_those_of_the_card_and_reach_the_thresholds():
     card = read_card()
     assert PACKAGE_FOLDER == clip_module.TINY_WEIGHTS.parent == depth_module.TINY_WEIGHTS.parent
     for name, record in card["files"].items():
         assert paths.sha256_of(str(PACKAGE_FOLDER / name)) == record["sha256"]
-    for (role, name), bar in BARS.items():
+    for (role, name), bar in THRESHOLDS.items():
         assert card["unseen"][role][name] >= bar, (role, name)
     package = PACKAGE_FOLDER.parents[1]
     assert sum(path.stat().st_size for path in package.rglob("*.safetensors")) <= 3_000_000
 
 
-def test_the_tiny_bundle_sees_class_and_distance_of_new_clips_through_video_files(tmp_path: Path):
-    """The whole way: rendered, encoded as mp4, decoded as the bundle asks, encoded to features."""
+def test_the_tiny_bundle_recognises_class_and_distance_of_new_clips_from_video_files(tmp_path: Path):
+    """End to end: rendered, encoded as mp4, decoded as the bundle requests, encoded to features."""
     scenes = SceneConfig(num_clips=24, seed=777)
     bundle = load_bundle("tiny", scenes.duration_s)
     text_ND = bundle.clip.pooled_text_embeddings(CLASS_CAPTIONS).detach().numpy()
@@ -142,7 +142,7 @@ def test_the_tiny_bundle_sees_class_and_distance_of_new_clips_through_video_file
     assert np.mean(np.sign(foreground) == np.sign(distance_m)) >= 0.8
 
 
-def test_sizes_that_cannot_be_used():
+def test_impossible_sizes_are_refused():
     with pytest.raises(ConfigError, match="num_depth_steps"):
         PretrainingConfig(num_depth_steps=0)
     with pytest.raises(ConfigError, match="num_tagger_clips"):

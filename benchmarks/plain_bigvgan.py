@@ -1,7 +1,7 @@
-"""BigVGAN written plainly, in eager PyTorch, under its published parameter names.
+"""Plain eager PyTorch implementation of BigVGAN, with its published parameter names.
 
-The yardstick of `audio_codec.py`: sequences [B, channels, time], anti-aliasing by depthwise convolutions on padded copies,
-transposed convolutions as such. Tests hold it to the same reference outputs as DMMA's own vocoder.
+The reference of `audio_codec.py`: sequences [B, channels, time], anti-aliasing by depthwise convolutions on padded
+copies, transposed convolutions. Tests compare it with the same reference outputs as DMMA's own vocoder.
 """
 
 import torch
@@ -66,7 +66,7 @@ class PlainActivation(nn.Module):
         return self.downsample(self.act(self.upsample(x)))
 
 
-class PlainBlock(nn.Module):
+class PlainResidualBlock(nn.Module):
     def __init__(self, width: int, taps: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
         self.convs1 = nn.ModuleList(
@@ -95,7 +95,7 @@ class PlainBigVgan(nn.Module):
             up = nn.ConvTranspose1d(width, width // 2, taps, rate, padding=(taps - rate) // 2)
             self.ups.append(nn.ModuleList([up]))
             width //= 2
-            self.resblocks.extend(PlainBlock(width, k, config.block_dilations) for k in config.block_taps)
+            self.resblocks.extend(PlainResidualBlock(width, k, config.block_dilations) for k in config.block_taps)
         self.activation_post = PlainActivation(width)
         self.conv_post = nn.Conv1d(width, 1, 7, padding=3, bias=config.final == "tanh")
 

@@ -1,4 +1,4 @@
-"""The plain network that benchmarks compare with computes the published functions too, or the comparison means nothing."""
+"""The plain network of the benchmarks also computes the published functions."""
 
 import pytest
 import torch
