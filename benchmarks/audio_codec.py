@@ -1,7 +1,7 @@
 """Speed of the audio codecs on this machine; the vocoder is compared with a plain eager one.
 
     python -m benchmarks.audio_codec                # one JSON line per figure: name, value, unit, bar, ok
-    python -m benchmarks.audio_codec --seconds 2    # faster, but not comparable: short sounds fit the plain one's caches
+    python -m benchmarks.audio_codec --seconds 2    # faster; not comparable: short sounds fit the plain one's caches
 
 The runs of plain and own vocoder alternate; the speed-up is the median ratio over the rounds. Figures measured on less
 than 8 s of sound are scaled to 8 s, as their units state. Weights are random, which does not change the work.

@@ -90,7 +90,7 @@ def depth_arm(baseline: MMDiT) -> MMDiT:
 
 
 def benchmark(kind: str, preset: str, batch_size: int, rounds: int, clock: Clock) -> None:
-    """Training step or guided sampling of `preset`: own against plain, without and with depth, and the cost of depth."""
+    """Training step or guided sampling of `preset`: own against plain, with and without depth; cost of depth."""
     training = kind == "training"
     size = batch_size if training else 1
     runs: dict[str, Callable[[], object]] = {}

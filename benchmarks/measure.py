@@ -14,7 +14,10 @@ Clock = Callable[[], float]
 
 
 def print_figure(name: str, value: float, unit: str, bar: float | None = None, at_most: bool = False) -> bool:
-    """Print a figure; `ok` is whether it is at least its bar (or at most, with `at_most`). Returns True without a bar."""
+    """Print a figure; `ok` is whether it is at least its bar (or at most, with `at_most`).
+
+    Returns True without a bar.
+    """
     ok = None if bar is None else value <= bar if at_most else value >= bar
     print(json.dumps({"name": name, "value": round(value, 4), "unit": unit, "bar": bar, "ok": ok}), flush=True)
     return ok is not False

@@ -76,8 +76,8 @@ def training_batches(
 ) -> Iterator[ClipBatch]:
     """Endless iterator over this rank's batches, starting at global sample `first_sample`.
 
-    A global batch is `batch_size` consecutive samples, split evenly over the ranks, so the clips of a step do not depend
-    on the number of workers. `batch_size` must be a multiple of `world_size`.
+    A global batch is `batch_size` consecutive samples, split evenly over the ranks, so the clips of a step do not
+    depend on the number of workers. `batch_size` must be a multiple of `world_size`.
     """
     assert batch_size % world_size == 0
     per_rank = batch_size // world_size

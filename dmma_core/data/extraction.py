@@ -53,7 +53,10 @@ def check_folder(uri: str, manifest: Manifest, clips_per_shard: int, bundle: str
 
 
 def open_folder(uri: str, manifest: Manifest, schema: FeatureSchema, clips_per_shard: int) -> list[Shard]:
-    """Record the extraction's inputs at `uri` and return all shards. Raises SchemaError where other inputs are recorded."""
+    """Record the extraction's inputs at `uri` and return all shards.
+
+    Raises SchemaError where other inputs are recorded.
+    """
     if paths.exists(paths.join(uri, PLAN)):
         check_folder(uri, manifest, clips_per_shard, schema.bundle)
         recorded = read_marker(uri, PLAN, "extract", SCHEMA_VERSION)["schema"]
@@ -116,7 +119,10 @@ class ShardCollector:
                 write.result()
 
     def add(self, shard: int, row: Mapping[str, Any] | Rejected) -> None:
-        """Add one clip's Parquet row, or its rejection. Raises SchemaError where most clips of a shard were rejected."""
+        """Add one clip's Parquet row, or its rejection.
+
+        Raises SchemaError where most clips of a shard were rejected.
+        """
         if isinstance(row, Rejected):
             self._rejected[shard].append(row)
         else:

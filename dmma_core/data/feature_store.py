@@ -6,8 +6,8 @@
                        rejected.parquet     clips that could not be extracted, with their reason
                        FEATURES.json        schema, encoder fingerprints, parts and checksums; written last
 
-A shard is a fixed set of clips, determined by the manifest. A repeated run writes the same shards and skips those with a
-marker, so every clip is in the set exactly once, even if the job was killed several times.
+A shard is a fixed set of clips, determined by the manifest. A repeated run writes the same shards and skips those with
+a marker, so every clip is in the set exactly once, even if the job was killed several times.
 """
 
 import hashlib

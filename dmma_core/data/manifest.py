@@ -1,7 +1,7 @@
 """The manifest: the clips of a dataset, their sources, and the rejected files with their reasons.
 
-A manifest is a folder: `part-*.parquet` (one row per clip), `rejected.parquet` (clip_id, source_uri, reason, detail) and
-`MANIFEST.json`, written last; without it the folder is unfinished.
+A manifest is a folder: `part-*.parquet` (one row per clip), `rejected.parquet` (clip_id, source_uri, reason, detail)
+and `MANIFEST.json`, written last; without it the folder is unfinished.
 """
 
 import io
@@ -80,7 +80,10 @@ def write_rows(uri: str, row_class: type, rows: Sequence[Any]) -> None:
 
 
 def read_rows(uri: str, row_class: type) -> list[Any]:
-    """Read rows written by `write_rows`. Raises SchemaError where the columns differ, StorageError for a damaged file."""
+    """Read rows written by `write_rows`.
+
+    Raises SchemaError where the columns differ, StorageError for a damaged file.
+    """
     try:
         table = read_table_at(uri)
     except (pa.ArrowInvalid, OSError) as error:
@@ -96,7 +99,10 @@ def caption_id_of(caption: str) -> str:
 
 
 def write_manifest(uri: str, dataset: str, clips: Sequence[Clip], rejected: Sequence[Rejected]) -> Manifest:
-    """Write the manifest, marker last. The marker of an older manifest is removed first, then its files are replaced."""
+    """Write the manifest, marker last.
+
+    The marker of an older manifest is removed first, then its files are replaced.
+    """
     clips = sorted(clips, key=lambda clip: clip.clip_id)
     paths.remove(paths.join(uri, MARKER))
     parts = [clips[i : i + _ROWS_PER_PART] for i in range(0, len(clips), _ROWS_PER_PART)]
@@ -140,7 +146,7 @@ def read_marker(uri: str, name: str, job: str, schema_version: int) -> dict[str,
     marker: dict[str, Any] = paths.read_json(marker_uri)
     if marker.get("schema_version") != schema_version:
         raise SchemaError(
-            f"{marker_uri} has schema version {marker.get('schema_version')!r}, but this version of DMMA reads {schema_version}.",
+            f"{marker_uri} has schema version {marker.get('schema_version')!r}, but this version reads {schema_version}.",
             remedy=f"Run `dmma {job}` again into a new folder.",
         )
     return marker

@@ -14,7 +14,7 @@ from dmma_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of one feature store used for training, each `repeats` times per epoch (VGGSound x5 with audio-text sets)."""
+    """Training rows of one feature store, each `repeats` times per epoch (VGGSound x5 with audio-text sets)."""
 
     store: int
     rows: Sequence[int]

@@ -175,10 +175,10 @@ def load_bundle(
 ) -> Bundle:
     """Build the bundle of the full name `name` (see `bundle_options`) for clips of `duration_s` on `device`.
 
-    `weights` maps a role ("clip", "depth", "synchformer", "vae", "vocoder") to a local file that replaces the registered one.
-    The vocoder of the published codecs is needed for decoding only, so not for extraction.
-    Raises ConfigError for an unknown name, option or role, and WeightsError for weights that are missing or do not fit:
-    there is no fall-back to random weights.
+    `weights` maps a role ("clip", "depth", "synchformer", "vae", "vocoder") to a local file that replaces the
+    registered one. The vocoder of the published codecs is needed for decoding only, so not for extraction. Raises
+    ConfigError for an unknown name, option or role, and WeightsError for weights that are missing or do not fit: there
+    is no fall-back to random weights.
     """
     options = parse_bundle_name(name)
     files = {role: paths.absolute(file) for role, file in (weights or {}).items()}

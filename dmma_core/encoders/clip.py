@@ -160,7 +160,10 @@ class ClipEncoder(nn.Module):
         self.model.register_buffer("attn_mask", mask_NN, persistent=False)
 
     def image_embeddings(self, pixels_BCHW: Tensor) -> Tensor:
-        """L2-normalised embeddings [B, D] of images [B, 3, H, W] in [0, 1] of side `config.input_size`; else ValueError."""
+        """L2-normalised embeddings [B, D] of images [B, 3, H, W] in [0, 1].
+
+        Raises ValueError where H and W are not `config.input_size`.
+        """
         size = (self.config.input_size, self.config.input_size)
         if pixels_BCHW.shape[-2:] != size:
             raise ValueError(f"CLIP {self.config.name} expects images of {size}, not {tuple(pixels_BCHW.shape[-2:])}.")
@@ -232,7 +235,10 @@ def tiny_clip(weights: str | None = None) -> ClipEncoder:
 
 
 def full_clip(weights: str) -> ClipEncoder:
-    """DFN5B ViT-H/14 at 384 pixels, with its published weights (`open_clip_pytorch_model.bin` or safetensors). Raises WeightsError."""
+    """DFN5B ViT-H/14 at 384 pixels, with its published weights (`open_clip_pytorch_model.bin` or safetensors).
+
+    Raises WeightsError.
+    """
     state = read_state_dict(weights)
     if "visual.conv1.weight" not in state:
         raise WeightsError(

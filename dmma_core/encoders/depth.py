@@ -92,7 +92,10 @@ class DepthEncoder(nn.Module):
         self.register_buffer("std_C", torch.tensor(network.std).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Inverse depth [B, H, W] of images in [0, 1] of a size the network accepts. Tracks gradients (for training)."""
+        """Inverse depth [B, H, W] of images in [0, 1] of a size the network accepts.
+
+        Tracks gradients (for training).
+        """
         normalised_BCHW = (pixels_BCHW - self.get_buffer("mean_C")) / self.get_buffer("std_C")
         inverse_depth_BHW: Tensor = self.network(normalised_BCHW)
         return inverse_depth_BHW
@@ -155,8 +158,8 @@ def depth_images(depth_THW: Tensor, side: int) -> Tensor:
 def depth_scalars(inverse_depth_THW: Tensor, fps: float) -> Tensor:
     """Per-frame statistics [T, K] of raw inverse depth of ONE clip at `fps`, columns `SCALAR_NAMES`.
 
-    With natural logarithms (of values clamped to at least 0.01) a constant factor of distance is a constant offset in any
-    unit of the network. `log_centre` is the mean over the middle quarter of the frame. `log_foreground` is the mean
+    With natural logarithms (of values clamped to at least 0.01) a constant factor of distance is a constant offset in
+    any unit of the network. `log_centre` is the mean over the middle quarter of the frame. `log_foreground` is the mean
     logarithm over pixels nearer than in the median frame of the clip, weighted by the difference: with a static camera
     the moving object, in a still clip the full frame. `log_foreground_per_s` is its change, positive for an approach.
     """

@@ -169,7 +169,7 @@ class _Backbone(nn.Module):
 class FusionDecoder(nn.Module):
     """Fusion of four maps from coarse to fine, and the head (the paper's section 3, "convolutional decoder").
 
-    `features` are the widths of the four levels, finest first. `head_align_corners` belongs to the head's interpolation.
+    `features` are the widths of the four levels, finest first. `head_align_corners` is for the head's resizing.
     """
 
     def __init__(

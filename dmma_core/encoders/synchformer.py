@@ -1,7 +1,7 @@
 """The visual encoder of Synchformer: motion features, 8 for every 16 frames of 25 fps video.
 
-Iashin, Xie, Rahtu, Zisserman: "Synchformer" (2024), section 3.1; its backbone is MotionFormer (Patrick et al. 2021) with
-divided space-time attention. MMAudio (section 3.2) uses overlapping segments of 16 frames with a step of 8, which
+Iashin, Xie, Rahtu, Zisserman: "Synchformer" (2024), section 3.1; its backbone is MotionFormer (Patrick et al. 2021)
+with divided space-time attention. MMAudio (section 3.2) uses overlapping segments of 16 frames with a step of 8, which
 yields 24 features per second. Parameter names are those of the published file below `vfeat_extractor.`.
 """
 
@@ -52,7 +52,10 @@ TINY_RANDOM = SynchformerConfig(
 
 
 def num_sync_features(num_frames: int) -> int:
-    """Number of features S of `num_frames` frames. Frames after the last full segment are unused; 0 below one segment."""
+    """Number of features S of `num_frames` frames.
+
+    Frames after the last full segment are unused; 0 below one segment.
+    """
     return FEATURES_PER_SEGMENT * max(0, (num_frames - SEGMENT_FRAMES) // SEGMENT_STEP + 1)
 
 
@@ -105,7 +108,7 @@ class SynchformerEncoder(nn.Module):
 
 
 class _VisualEncoder(nn.Module):
-    """MotionFormer with divided attention, then a transformer layer that aggregates over space: [B,C,T,H,W] to [B,T/2,D]."""
+    """MotionFormer with divided attention, then a transformer layer over space: [B, C, T, H, W] to [B, T/2, D]."""
 
     def __init__(self, config: SynchformerConfig) -> None:
         super().__init__()
@@ -252,7 +255,10 @@ def tiny_random_synchformer() -> SynchformerEncoder:
 
 
 def full_synchformer(weights: str) -> SynchformerEncoder:
-    """Synchformer's visual encoder with the weights of its published file. Raises WeightsError where they do not fit."""
+    """Synchformer's visual encoder with the weights of its published file.
+
+    Raises WeightsError where they do not fit.
+    """
     state = read_state_dict(weights)  # first, because building the network takes seconds
     encoder = SynchformerEncoder(SYNCHFORMER)
     encoder.load(state, weights)

@@ -23,7 +23,10 @@ _declared: list[Any] = []  # a schema lives as long as its library object
 
 
 def make_torchvision_importable() -> None:
-    """Declare the operators that torchvision needs at import, if its compiled library cannot be loaded. May be called repeatedly."""
+    """Declare the operators that torchvision needs at import, if its compiled library cannot be loaded.
+
+    May be called repeatedly.
+    """
     if _declared or "torchvision" in sys.modules or _compiled_library_loads():
         return
     library: Any = _torch.library.Library("torchvision", "FRAGMENT")

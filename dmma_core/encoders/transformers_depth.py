@@ -50,10 +50,10 @@ def transformers_depth(
 ) -> DepthEncoder:
     """A depth network from a local folder in the layout of the Hugging Face hub (config, preprocessor, safetensors).
 
-    Frames are resized as by MiDaS, to the size and multiple in the preprocessor's configuration. `depth_estimation_type`
-    in config.json states whether the network predicts inverse depth ("relative") or metres ("metric"). Raises ConfigError
-    without the extra and WeightsError for a folder that is incomplete or of another kind. Nothing is downloaded, and no
-    code from the folder is run.
+    Frames are resized as by MiDaS, to the size and multiple in the preprocessor's configuration.
+    `depth_estimation_type` in config.json states whether the network predicts inverse depth ("relative") or metres
+    ("metric"). Raises ConfigError without the extra and WeightsError for a folder that is incomplete or of another
+    kind. Nothing is downloaded, and no code from the folder is run.
     """
     make_torchvision_importable()
     try:

@@ -13,7 +13,10 @@ Float = NDArray[np.float32]
 
 
 class MetricNetwork(Protocol):
-    """Computes an embedding and class logits of a sound. `name` is the suffix of its metrics, `sha256` that of its weights."""
+    """Computes an embedding and class logits of a sound.
+
+    `name` is the suffix of its metrics, `sha256` that of its weights.
+    """
 
     name: str
     sha256: str

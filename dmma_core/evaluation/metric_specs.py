@@ -8,8 +8,9 @@ NETWORK = "tinytagger"
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """`label` is for tables, `short` for charts. `better` is "lower" or "higher". `per_clip` is True for a mean over clips, False
-    for a metric of the full set.
+    """`label` is for tables, `short` for charts.
+
+    `better` is "lower" or "higher". `per_clip` is True for a mean over clips, False for a metric of the full set.
     """
 
     name: str
@@ -77,7 +78,8 @@ METRIC_SPECS = (
     ),
     MetricSpec(
         f"KL_{NETWORK}", "KL divergence (tiny tagger)", "lower", "nats",
-        "Difference of the tiny tagger's class probabilities for the true and the generated sound of a clip.", _SOUND, "KL divergence",
+        "Difference of the tiny tagger's class probabilities for the true and the generated sound of a clip.",
+        _SOUND, "KL divergence",
     ),
     MetricSpec(
         f"IS_{NETWORK}", "Inception score (tiny tagger)", "higher", "",

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 def train_tagger(
     waves_BA: NDArray[np.float32], labels_B: Sequence[int], classes: Sequence[str], seed: int, num_steps: int = 600
 ) -> TinyTagger:
-    """Train on mono sounds [B, A] at 16 kHz; `labels_B` are indices into `classes`. Deterministic for a seed (on one machine).
+    """Train on mono sounds [B, A] at 16 kHz; `labels_B` are indices into `classes`. Deterministic for a seed.
 
     Augmentation on the log-mel: random gain, cyclic shift in time, one time mask and one frequency mask.
     """

@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho and Salimans 2022), all branches in one batch, with an optional separate scale for depth."""
+"""Classifier-free guidance (Ho and Salimans 2022), all branches in one batch, with an optional scale for depth."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from dmma_core.errors import ConfigError
 def guidance_weights(scale: float, depth_scale: float | None = None) -> dict[str, float]:
     """Weight of each branch's velocity, in stacking order; the weights sum to one.
 
-    Branches: "empty" (no conditions, or the negative text), "without_depth" (all conditions but depth), "full". The guided
-    velocity is empty + scale * (without_depth - empty) + depth_scale * (full - without_depth). Without `depth_scale`, or
-    with one equal to `scale`, it is empty + scale * (full - empty). A scale of at most 1 means no guidance: a single
-    conditional pass, as in the published sampler below 1. Branches of weight zero are left out. Raises ConfigError for a
-    negative scale.
+    Branches: "empty" (no conditions, or the negative text), "without_depth" (all conditions but depth), "full". The
+    guided velocity is empty + scale * (without_depth - empty) + depth_scale * (full - without_depth). Without
+    `depth_scale`, or with one equal to `scale`, it is empty + scale * (full - empty). A scale of at most 1 means no
+    guidance: a single conditional pass, as in the published sampler below 1. Branches of weight zero are left out.
+    Raises ConfigError for a negative scale.
     """
     if scale < 0 or (depth_scale is not None and depth_scale < 0):
         raise ConfigError(f"A guidance scale is negative ({scale}, {depth_scale}).", remedy="Use 4.5, or 1 for none.")
@@ -35,8 +35,9 @@ def guided_velocity(
 ) -> Tensor:
     """Weighted sum of the branches' velocities, [B, L, C].
 
-    `velocity(latent_BLC, time, conditions)` is called once. `conditions` are those of all branches in the order of `weights`,
-    stacked along the batch, and it must return [len(weights) * B, L, C] in the same order (as `MMDiT.velocity` does).
+    `velocity(latent_BLC, time, conditions)` is called once. `conditions` are those of all branches in the order of
+    `weights`, stacked along the batch, and it must return [len(weights) * B, L, C] in the same order (as
+    `MMDiT.velocity` does).
     """
     stacked = velocity(latent_BLC, time, conditions)
     if len(weights) == 1:

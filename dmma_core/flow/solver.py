@@ -1,6 +1,7 @@
 """Solvers of dx/dt = velocity(x, t), for any velocity callable and any shape of state.
 
-Sampling integrates from 0 (noise) to 1 - min_sigma (data); for the reverse direction, from data to noise, swap start and end.
+Sampling integrates from 0 (noise) to 1 - min_sigma (data); for the reverse direction, from data to noise, swap start
+and end.
 """
 
 from collections.abc import Callable
@@ -31,8 +32,8 @@ def integrate(
 ) -> Tensor:
     """The state at time `end`. `num_steps` equal steps; "adaptive" chooses its steps from the tolerances instead.
 
-    Evaluations per step: euler 1 (order 1), midpoint 2 and heun 2 (order 2), adaptive 6 (order 5). Raises ConfigError for
-    an unknown method, fewer than one step, or an adaptive solution that is not finite or needs too many steps.
+    Evaluations per step: euler 1 (order 1), midpoint 2 and heun 2 (order 2), adaptive 6 (order 5). Raises ConfigError
+    for an unknown method, fewer than one step, or an adaptive solution that is not finite or needs too many steps.
     """
     if method == "adaptive":
         return _dormand_prince(velocity, state, start, end, relative_tolerance, absolute_tolerance)

@@ -15,8 +15,8 @@ RotationTable = tuple[Tensor, Tensor]
 class Upsampling:
     """Nearest-exact upsampling of S tokens to L steps. Its gradient is a gather, deterministic on every device.
 
-    `index_L` is the source token of each step; `reverse_RS` the up to R steps of each token, padded with L, the index of
-    a row of zeros.
+    `index_L` is the source token of each step; `reverse_RS` the up to R steps of each token, padded with L, the index
+    of a row of zeros.
     """
 
     @torch.inference_mode(False)  # the cached tensors are used in training too
@@ -76,7 +76,7 @@ class StreamBlock(nn.Module):
             self.feed_forward = GatedFeedForward(width, 4 * width, num_taps, multiple)
 
     def modulations(self, condition_BSE: Tensor, upsampling: Upsampling | None = None) -> tuple[Tensor, ...]:
-        """Shifts, scales and gates from the activated condition, upsampled to the stream's length after the linear map."""
+        """Shifts, scales and gates from the activated condition, upsampled to the stream's length afterwards."""
         modulation: Tensor = self.modulation(condition_BSE)
         if upsampling is not None:
             modulation = upsampling(modulation)

@@ -27,7 +27,7 @@ def sinusoidal_embedding(time_B: Tensor, width: int, max_period: float) -> Tenso
 
 
 class TimeEmbedding(nn.Module):
-    """Time [B] to [B, E]: sinusoids and a two-layer MLP. v1: 256 sinusoids, period 10,000; v2: E sinusoids, period 1."""
+    """Time [B] to [B, E]: sinusoids, two-layer MLP. v1: 256 sinusoids, period 10,000; v2: E sinusoids, period 1."""
 
     def __init__(self, hidden_width: int, num_sinusoids: int, max_period: float) -> None:
         super().__init__()

@@ -92,8 +92,8 @@ class TokenMap(nn.Module):
     """A "same" convolution of odd `num_taps` over the sequence, [B, L, in] to [B, L, out]; with one tap a linear layer.
 
     Taps are gathered before the matmul where the output is wider than the input, and summed after it otherwise, so that
-    the intermediate is the smaller of the two. `weight` is [out, taps * in] in the first case and [taps * out, in] in the
-    second, taps outermost. `num_parallel` is the number of published layers in the outputs (for initialisation).
+    the intermediate is the smaller of the two. `weight` is [out, taps * in] in the first case and [taps * out, in] in
+    the second, taps outermost. `num_parallel` is the number of published layers in the outputs (for initialisation).
     """
 
     def __init__(self, width: int, out_width: int, num_taps: int = 1, bias: bool = True, num_parallel: int = 1) -> None:

@@ -54,7 +54,10 @@ def to_official(model: MMDiT) -> dict[str, Tensor]:
 
 
 def state_from_official(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:
-    """Published names and layout to ours, float32. Values may be any tensors of the parameters' shapes, such as gradients."""
+    """Published names and layout to ours, float32.
+
+    Values may be any tensors of the parameters' shapes, such as gradients.
+    """
     ours = {}
     for entry in _entries(_meta_model(config)):
         value = entry.to_ours([state[name].float() for name in entry.official])

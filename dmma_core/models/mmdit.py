@@ -83,7 +83,7 @@ class MMDiTConfig:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Embedded conditions of B clips, the same for all time steps: `sync_BSE` at its own rate, `global_BE` without the time."""
+    """Embedded conditions of B clips, for all time steps. `sync_BSE` has its own rate, `global_BE` lacks the time."""
 
     rgb_BTE: Tensor
     sync_BSE: Tensor

@@ -154,7 +154,7 @@ def _fill(parameter: nn.Parameter, initial: InitialValue, seed: int, name: str) 
 def depth_from_baseline(baseline: MMDiT, config: MMDiTConfig, seed: int = 0) -> MMDiT:
     """A depth network that computes exactly the function of `baseline` until it is trained.
 
-    `config` is the baseline's with another `depth` and `fusion`. Raises ConfigError as `require_depth_from_baseline` does.
+    `config` is the baseline's with another `depth` and `fusion`. Raises ConfigError, see `require_depth_from_baseline`.
     """
     require_depth_from_baseline(baseline.config, config)
     model = MMDiT(config)
@@ -168,8 +168,8 @@ def depth_from_baseline(baseline: MMDiT, config: MMDiTConfig, seed: int = 0) -> 
 def require_depth_from_baseline(baseline: MMDiTConfig, config: MMDiTConfig) -> None:
     """Raise ConfigError unless depth can be added to a network of `baseline` so that one of `config` results.
 
-    They may differ in depth and fusion alone. DeepMMAudio's fusion cannot be added to version 2 of the network, where an
-    activation follows its linear map.
+    They may differ in depth and fusion alone. DeepMMAudio's fusion cannot be added to version 2 of the network, where
+    an activation follows its linear map.
     """
     expected = replace(config, depth="off", fusion=baseline.fusion, num_depth_scalars=0)
     if expected != replace(baseline, num_depth_scalars=0) or config.depth == "off":

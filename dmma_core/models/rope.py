@@ -1,7 +1,7 @@
 """Rotary position embedding (RoFormer, section 3.2), with scaled positions to align sequences of different rates.
 
-Channels of a head are in half-split order: the first of every rotated pair, then the second of every pair. The published
-weights interleave them. The order does not change dot products, and contiguous halves are faster.
+Channels of a head are in half-split order: the first of every rotated pair, then the second of every pair. The
+published weights interleave them. The order does not change dot products, and contiguous halves are faster.
 """
 
 from functools import lru_cache
@@ -27,7 +27,7 @@ def rotation_table(length: int, head_width: int, scaling: float, device: torch.d
 
 
 def rotate(x_BLHD: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the channel pairs (d, d + D/2) of every head by the angle of their position, in float32; returns x's dtype."""
+    """Rotate the channel pairs (d, d + D/2) of every head by the angle of their position; float32 inside."""
     cos, signed_sin = table
     first, second = x_BLHD.float().chunk(2, dim=-1)
     return torch.addcmul(x_BLHD * cos, torch.cat((second, first), dim=-1), signed_sin).to(x_BLHD.dtype)

@@ -164,7 +164,7 @@ def _attempt(url: str, part: _Part, label: str) -> str | None:
 
 
 def _version_of_response(headers: Any) -> str | None:
-    """Version of the file in a response, for If-Range: a strong ETag, or the Last-Modified date; None without either."""
+    """Version of the file in a response, for If-Range: a strong ETag, else the Last-Modified date, if any."""
     etag: str | None = headers.get("ETag")
     date: str | None = headers.get("Last-Modified")
     return etag if etag and not etag.startswith("W/") else date

@@ -52,7 +52,10 @@ class MetricsLog:
 
 
 def read_metrics(uri: str) -> list[Point]:
-    """All points of a metrics.jsonl, in order; none where there is no file. Damaged lines are skipped with a warning."""
+    """All points of a metrics.jsonl, in order; none where there is no file.
+
+    Damaged lines are skipped with a warning.
+    """
     if not paths.exists(uri):
         return []
     points: list[Point] = []

@@ -46,7 +46,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
 
 
 def write_state_dict(uri: str, state: Mapping[str, Tensor]) -> None:
-    """Write a state dict atomically: as safetensors for a name ending in .safetensors, else as a PyTorch file without code."""
+    """Write a state dict atomically: as safetensors for a .safetensors name, else as a PyTorch file without code."""
     if uri.endswith(".safetensors"):
         write_tensors(uri, state)
         return
@@ -55,7 +55,7 @@ def write_state_dict(uri: str, state: Mapping[str, Tensor]) -> None:
 
 
 def unwrap(content: Any, where: str = "The checkpoint") -> dict[str, Tensor]:
-    """The tensors of a network in the content of a file: a state dict, or a checkpoint that contains it under a known key.
+    """The tensors of a network in a file's content: a state dict, or a checkpoint that contains it under a known key.
 
     The keys are "weights", "ema", "state_dict", "generator" and "model", also nested; a prefix "module." of
     all names is removed. Raises WeightsError, beginning with `where`, if there are no tensors.
@@ -88,8 +88,9 @@ def checked_state_dict(
     """float32 tensors of exactly the names and `shapes` that `network` expects; `state` may be wrapped, see `unwrap`.
 
     Half precision is converted to float32; integer scalars (counters) are unchanged. Names in `optional` may be absent,
-    those that begin with one of `unused` are ignored, those in `may_be_nan` need not be finite. Raises WeightsError that
-    lists what is missing, unexpected, of another shape or type, or not finite; `identify` may name the actual network.
+    those that begin with one of `unused` are ignored, those in `may_be_nan` need not be finite. Raises WeightsError
+    that lists what is missing, unexpected, of another shape or type, or not finite; `identify` may name the actual
+    network.
     """
     tensors = {name: value for name, value in unwrap(state, where).items() if not name.startswith(unused)}
     mismatches = _mismatches(tensors, shapes, optional)
@@ -134,7 +135,7 @@ def _read_pickled(path: str) -> Any:
                 raise
             if forbidden := _forbidden_part(error):
                 raise WeightsError(
-                    f"{path} contains more than tensors ({forbidden}) and was not opened, because that could run its code.",
+                    f"{path} contains more than tensors ({forbidden}) and was not opened: its code could run.",
                     remedy="Use the published file, or convert it to safetensors if you trust it.",
                 ) from error
             raise WeightsError(

@@ -117,8 +117,8 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
 def publish(name: str, mirror: str) -> str:
     """Copy the file `name` of the cache to the folder `mirror`, local or gs://, after comparing its sha256.
 
-    Returns its URI in the mirror. A file of the same size in the mirror is kept. Raises WeightsError where the file in the
-    cache is missing or another, StorageError where the mirror cannot be written.
+    Returns its URI in the mirror. A file of the same size in the mirror is kept. Raises WeightsError where the file in
+    the cache is missing or another, StorageError where the mirror cannot be written.
     """
     verify(name)
     location, target = path_of(name), paths.join(mirror, describe(name).filename)

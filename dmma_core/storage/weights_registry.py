@@ -1,7 +1,7 @@
 """All published files that DMMA can use: URL, size, sha256 and licence.
 
-The sha256 are those of the Git LFS pointers on the Hugging Face hub. For sources that publish none (MiDaS, and the hub's
-small files outside LFS), the first fetch records the sha256 and later checks compare with it.
+The sha256 are those of the Git LFS pointers on the Hugging Face hub. For sources that publish none (MiDaS, and the
+hub's small files outside LFS), the first fetch records the sha256 and later checks compare with it.
 """
 
 from dataclasses import dataclass

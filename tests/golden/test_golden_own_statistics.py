@@ -1,4 +1,4 @@
-"""Outputs of small networks with weights of the fill rule are unchanged; needs no reference data (see regenerate.py)."""
+"""Outputs of small networks filled by the rule are unchanged; needs no reference data (see regenerate.py)."""
 
 import json
 from collections.abc import Mapping

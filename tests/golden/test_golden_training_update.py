@@ -1,4 +1,4 @@
-"""The full training step on a batch of clips: dropout, loss, clipping and three AdamW updates equal the published ones."""
+"""The full training step on a batch: dropout, loss, clipping and three AdamW updates equal the published ones."""
 
 import math
 
@@ -95,9 +95,9 @@ def test_published_gradients_give_the_published_updates(name: str) -> None:
 def test_three_updates_of_the_full_network(name: str) -> None:
     """All parts of the step together, from batch to updates.
 
-    AdamW divides a gradient by its own magnitude, so rounding errors of gradients near zero become errors of full steps.
-    Such an element may therefore differ by the relative error of its gradient; the norm of a parameter and elements with
-    large gradients may not.
+    AdamW divides a gradient by its own magnitude, so rounding errors of gradients near zero become errors of full
+    steps. Such an element may therefore differ by the relative error of its gradient; the norm of a parameter and
+    elements with large gradients may not.
     """
     file = golden_file(name)
     model, published, probability = golden_network(file), file.meta["adamw"], file.meta["null_condition_probability"]

@@ -44,7 +44,7 @@ def make_video(
     sample_rate_hz: int = 44_100,
     sound_start_s: float = 0.0,
 ) -> str:
-    """Write a file whose frames have the given times (or `fps`), in the suffix's format; audio float [A, channels] as AAC."""
+    """Write a file whose frames have the given times (or `fps`), in the suffix's format; audio [A, channels] as AAC."""
     with av.open(str(path), "w") as output:
         video = output.add_stream(codec, rate=fps, options=options or {})
         video.height, video.width, video.pix_fmt = *frames_THWC.shape[1:3], "yuv420p"

@@ -68,7 +68,10 @@ def bytes_of(name: str, *shape: int) -> Tensor:
 
 
 def statistics(values: Tensor) -> list[float]:
-    """The numbers named by STATISTICS, in double precision. The last one, mean(x_i sin(i)), depends on the order of values."""
+    """The numbers named by STATISTICS, in double precision.
+
+    The last one, mean(x_i sin(i)), depends on the order of values.
+    """
     wide = values.double().flatten()
     sines = torch.arange(len(wide), dtype=torch.float64).sin()
     magnitudes = wide.abs()

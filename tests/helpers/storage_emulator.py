@@ -1,7 +1,7 @@
 """A Google Cloud Storage server on loopback, in this process, for all gs:// URIs in tests.
 
-It is gcp-storage-emulator, with three features added that gcsfs needs: requests are accepted in threads,
-`moveTo` renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites). It can also
+It is gcp-storage-emulator, with three features added that gcsfs needs: requests are accepted in threads, `moveTo`
+renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites). It can also
 refuse all requests, as a bucket without permission does.
 """
 
@@ -27,7 +27,9 @@ _MOVE = re.compile(r"(?:/storage/v1)?/b/(?P<bucket>[^/]+)/o/(?P<source>[^/]+)/mo
 
 
 class StorageEmulator:
-    """The running server: `url` for STORAGE_EMULATOR_HOST, `make_bucket` for a new empty bucket, `refusing` for an outage."""
+    """The running server: `url` for STORAGE_EMULATOR_HOST, `make_bucket` for a new empty bucket, `refusing` for an
+    outage.
+    """
 
     def __init__(self) -> None:
         self._storage = Storage(use_memory_fs=True)

@@ -48,7 +48,10 @@ class RenderedClip:
 
 
 def render_clip(config: SceneConfig, index: int) -> RenderedClip:
-    """Render clip `index`. It depends on the settings alone, not on other clips. Raises ConfigError for a negative index."""
+    """Render clip `index`.
+
+    It depends on the settings alone, not on other clips. Raises ConfigError for a negative index.
+    """
     if index < 0:
         raise ConfigError(f"There is no clip number {index}.", remedy="Clip numbers start at 0.")
     scene = plan_scene(config, index)

@@ -12,11 +12,14 @@ from dmma_core.data.scenes.world import Floats
 
 
 def _leg(
-    hip: Point, phase_T: Floats, reach: float, lift: float, thick: tuple[float, float, float], colours: tuple[Colour, Colour],
-    knee_ahead: float, stance: float,
+    hip: Point, phase_T: Floats, reach: float, lift: float, thick: tuple[float, float, float],
+    colours: tuple[Colour, Colour], knee_ahead: float, stance: float,
 ) -> list[Primitive]:  # fmt: skip
-    """One leg. `phase_T` is 0 when the foot touches the ground and 1 at its next touch. During the fraction `stance` the
-    foot is on the ground and moves from `reach` ahead of the hip to `reach` behind it; then it swings forward."""
+    """One leg.
+
+    `phase_T` is 0 when the foot touches the ground and 1 at its next touch. During the fraction `stance` the foot is on
+    the ground and moves from `reach` ahead of the hip to `reach` behind it; then it swings forward.
+    """
     num = len(phase_T)
     standing = phase_T < stance
     swing = np.clip((phase_T - stance) / (1 - stance), 0, 1)

@@ -1,7 +1,7 @@
 """A folder of rendered clips: `<clip_id>.mp4`, `captions.tsv`, `truth.parquet`, and `RENDER.json`, written last.
 
-Clips are rendered in blocks. A finished block has its part of the truth in `truth-parts/`, so that interrupted rendering
-resumes after the last finished block; the parts are joined at the end.
+Clips are rendered in blocks. A finished block has its part of the truth in `truth-parts/`, so that interrupted
+rendering resumes after the last finished block; the parts are joined at the end.
 """
 
 import io
@@ -104,7 +104,7 @@ def read_render_marker(uri: str) -> dict[str, Any]:
 
 
 def truth_bytes(truths: Sequence[SceneTruth]) -> bytes:
-    """Truth of clips of one shape as a Parquet file: one row per clip, flattened arrays, shapes in the columns' metadata."""
+    """Truth of clips of one shape as a Parquet file: one row per clip, flattened arrays, shapes as metadata."""
     first = truths[0]
     columns = []
     for field in fields(SceneTruth):
@@ -127,7 +127,10 @@ def truth_bytes(truths: Sequence[SceneTruth]) -> bytes:
 
 
 def read_truth(uri: str) -> dict[str, SceneTruth]:
-    """Truth by clip id, from `truth.parquet` or its folder. Raises SchemaError for a file of another kind or version."""
+    """Truth by clip id, from `truth.parquet` or its folder.
+
+    Raises SchemaError for a file of another kind or version.
+    """
     file_uri = uri if uri.endswith(".parquet") else paths.join(uri, TRUTH)
     try:
         table = read_table_at(file_uri)

@@ -37,8 +37,11 @@ class Capsule:
 
 @dataclass(frozen=True)
 class Face:
-    """A flat convex polygon with corners [T, V, 3] in metres, in order. With `solid`, back faces are culled (corners are
-    counter-clockwise seen from outside); otherwise it has two sides. `bias_m` moves it forward in the painting order."""
+    """A flat convex polygon with corners [T, V, 3] in metres, in order.
+
+    With `solid`, back faces are culled (corners are counter-clockwise seen from outside); otherwise it has two sides.
+    `bias_m` moves it forward in the painting order.
+    """
 
     corners_TV3: Floats
     colour: Colour
@@ -53,8 +56,9 @@ Primitive = Capsule | Face
 
 @dataclass
 class Layer:
-    """Painted pixels of n frames: premultiplied colour [3, n, h, w] in 0 to 1, coverage and depth (m) [n, h, w], and the
-    image column and row of each frame's first pixel [n]."""
+    """Painted pixels of n frames: premultiplied colour [3, n, h, w] in 0 to 1, coverage and depth (m) [n, h, w], and
+    the image column and row of each frame's first pixel [n].
+    """
 
     colour: Pixels
     coverage: Pixels
@@ -65,7 +69,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class _Projected:
-    """A primitive in image coordinates: points [n, V] with their radius in pixels, and its position in the painting order."""
+    """A primitive in image coordinates: points [n, V] with radius in pixels, and position in the painting order."""
 
     primitive: Primitive
     column_nV: Floats
@@ -82,7 +86,7 @@ def paint(
     frames: slice,
     shadow: tuple[Floats, float, float] | None = None,
 ) -> Layer | None:
-    """Paint the frames `frames` of world-space primitives under light from direction `light_3` (unit vector, world axes).
+    """Paint the frames `frames` of world-space primitives, lit from `light_3` (unit vector in world axes).
 
     `shadow` is (ground point [n, 3], radius in metres, strength 0 to 1) of a soft shadow. None if nothing is visible.
     """

@@ -1,4 +1,4 @@
-"""Primitives in object coordinates (x ahead, y left, z up, in metres), and their transformation to world coordinates."""
+"""Primitives in object coordinates (x ahead, y left, z up, in metres), and transformation to world coordinates."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -86,7 +86,7 @@ def disc(
 
 
 def to_world(primitives: Sequence[Primitive], position_T3: Floats, heading_T: Floats, scale: float) -> list[Primitive]:
-    """Transform primitives from object to world coordinates: scale, rotate to the heading, translate to the position."""
+    """Transform primitives from object to world coordinates: scale, rotate to the heading, translate."""
     cosine, sine = np.cos(heading_T), np.sin(heading_T)
 
     def transformed(points: Floats) -> Floats:

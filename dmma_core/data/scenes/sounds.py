@@ -1,7 +1,7 @@
 """Synthesis of the objects' sounds at a distance of one metre, without absorption and reverberation; one per class.
 
-A strike, step, or tick is a short waveform of peak `SOURCE_PEAK` times its strength, at the time of the visible contact.
-Large objects sound lower. The level depends on the class, not on the clip.
+A strike, step, or tick is a short waveform of peak `SOURCE_PEAK` times its strength, at the time of the visible
+contact. Large objects sound lower. The level depends on the class, not on the clip.
 """
 
 from collections.abc import Callable

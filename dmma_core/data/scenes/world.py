@@ -1,7 +1,7 @@
 """The scene of a clip: a camera above a ground plane, one object on a path, and the times of its sounds.
 
-World axes in metres: x to the right, y away from the camera, z up; the ground is z = 0 and the camera, which is also the
-microphone, is at (0, 0, height). Object coordinates: x ahead, y to its left, z up, origin on the ground.
+World axes in metres: x to the right, y away from the camera, z up; the ground is z = 0 and the camera, which is also
+the microphone, is at (0, 0, height). Object coordinates: x ahead, y to its left, z up, origin on the ground.
 """
 
 from dataclasses import dataclass

@@ -25,8 +25,8 @@ def depth_metrics(encoder: DepthEncoder, unseen: Samples, seen: Samples) -> dict
 
     "spearman": rank correlation over the pixels of a frame, averaged over frames; "spearman_without_sky" leaves out
     pixels at the far limit, whose true ranks are tied; "spearman_of_mean_picture" is the value of a constant
-    prediction, the mean true map of the training clips. "object_pearson" and "object_spearman" compare, over all frames of
-    all clips, raw inverse depth at the object with the true one, and "object_distance_spearman" with 1 / distance:
+    prediction, the mean true map of the training clips. "object_pearson" and "object_spearman" compare, over all frames
+    of all clips, raw inverse depth at the object with the true one, and "object_distance_spearman" with 1 / distance:
     these are high only if the network's scale is constant. "median_relative_error" is that of all pixels' depth.
     """
     frames = torch.from_numpy(unseen.frames_BTHWC).flatten(0, 1)
@@ -48,8 +48,9 @@ def depth_metrics(encoder: DepthEncoder, unseen: Samples, seen: Samples) -> dict
 
 
 def clip_metrics(encoder: ClipEncoder, depth: DepthEncoder, unseen: Samples) -> dict[str, float]:
-    """Top-1 accuracy of caption retrieval over the classes, for frames, clips (mean embedding of their frames) and depth
-    images ("depth_picture_top1")."""
+    """Top-1 accuracy of caption retrieval over the classes, for frames, clips (mean embedding of their frames) and
+    depth images ("depth_picture_top1").
+    """
     text_ND = encoder.pooled_text_embeddings(CLASS_CAPTIONS).detach()
     hits: dict[str, list[bool]] = {"frame_top1": [], "clip_top1": [], "depth_picture_top1": []}
     for frames_THWC, label in zip(torch.from_numpy(unseen.frames_BTHWC), unseen.class_B, strict=True):

@@ -1,8 +1,8 @@
 """Training of the tiny CLIP and the tiny depth network on rendered clips, from random weights, on a CPU, in minutes.
 
 The depth network learns inverse depth in 1/m, so its scale is the same for all clips. CLIP's text tower first learns to
-embed captions as sums of one direction for the class and one for the distance or motion. Then its image tower is trained
-on frames and depth images against the frozen text tower.
+embed captions as sums of one direction for the class and one for the distance or motion. Then its image tower is
+trained on frames and depth images against the frozen text tower.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,7 +74,7 @@ def train_depth(samples: Samples, config: PretrainingConfig) -> DepthEncoder:
 
 
 def train_clip(samples: Samples, depth: DepthEncoder, config: PretrainingConfig) -> ClipEncoder:
-    """Train the tiny CLIP on frames and, for an eighth of every batch, on the depth images that `depth` computes of them.
+    """Train the tiny CLIP on frames and, for an eighth of every batch, on their depth images by `depth`.
 
     At first most images are random crops around the object, which make small objects easier to learn.
     """
@@ -122,7 +122,7 @@ def train_clip(samples: Samples, depth: DepthEncoder, config: PretrainingConfig)
 
 
 def _train_text(encoder: ClipEncoder, config: PretrainingConfig) -> None:
-    """Train the text tower towards orthogonal directions: that of the class plus half of that of the attribute, if any."""
+    """Train the text tower: targets are sums of orthogonal directions, one per class and half of one per attribute."""
     captions = [*((text, label, None) for label, text in enumerate(CLASS_CAPTIONS)), *LONG_CAPTIONS]
     num_directions = len(CLASS_CAPTIONS) + len(ATTRIBUTE_PHRASES)
     noise = torch.randn(num_directions, encoder.config.embed_dim, generator=torch.Generator().manual_seed(config.seed))
@@ -180,10 +180,10 @@ def _mirrored(images: Tensor, flipped_B: Tensor) -> Tensor:
 
 
 def _cropped(pixels_BCHW: Tensor, places_B2: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images randomly cropped to 0.3 to 1 of their side around the object, resized to the old size and randomly mirrored.
+    """Images randomly cropped to 0.3 to 1 of their side around the object, resized back, randomly mirrored.
 
-    The share of uncropped images grows from 0 to 1 with `done`, the progress of training (0 to 1). places_B2: column and
-    row of the object, -1 to 1. Returns the images and a mask [B] of the uncropped ones.
+    The share of uncropped images grows from 0 to 1 with `done`, the progress of training (0 to 1). places_B2: column
+    and row of the object, -1 to 1. Returns the images and a mask [B] of the uncropped ones.
     """
     batch = len(pixels_BCHW)
     uncropped = torch.rand(batch, generator=generator) < done

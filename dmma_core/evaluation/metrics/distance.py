@@ -1,8 +1,8 @@
 """The distance test: are near objects loud and far ones soft?
 
-In a free field the level decreases by 20 dB for ten times the distance (ISO 9613-2, geometrical divergence), so the level
-of an object's sound should follow 1 / distance. Both metrics use ranks or signs only, not the exact relation or the
-absolute level. The value of the true sound is the upper bound, because sources are not steady.
+In a free field the level decreases by 20 dB for ten times the distance (ISO 9613-2, geometrical divergence), so the
+level of an object's sound should follow 1 / distance. Both metrics use ranks or signs only, not the exact relation or
+the absolute level. The value of the true sound is the upper bound, because sources are not steady.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ def heard_distances_m(distance_m_T: NDArray[np.floating], fps: float) -> tuple[F
 
 
 def expected_change_db(distance_m_T: NDArray[np.floating]) -> float:
-    """Change of level in dB over the clip, positive for an approach: slope of -20 log10(distance) times the duration."""
+    """Expected change of level in dB, positive for an approach: slope of -20 log10(distance) times the duration."""
     levels_T = -20 * np.log10(np.asarray(distance_m_T, np.float64))
     return slope(levels_T) * (len(levels_T) - 1)
 

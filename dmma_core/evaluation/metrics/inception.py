@@ -17,9 +17,9 @@ def inception_score(
 ) -> tuple[float, float]:
     """Mean and population standard deviation over `num_splits` parts of exp(mean KL(p(class|sound) || p(class))).
 
-    Between 1 and the number of classes; higher is better. Part i ends at row floor(i * B / num_splits), after a shuffle by
-    NumPy's legacy generator with `shuffle_seed` (None: no shuffle); defaults as in MMAudio's evaluation. ValueError for
-    fewer rows than splits.
+    Between 1 and the number of classes; higher is better. Part i ends at row floor(i * B / num_splits), after a shuffle
+    by NumPy's legacy generator with `shuffle_seed` (None: no shuffle); defaults as in MMAudio's evaluation. ValueError
+    for fewer rows than splits.
     """
     if not 1 <= num_splits <= len(logits_BG):
         raise ValueError(f"{len(logits_BG)} sounds cannot be split into {num_splits} parts.")

@@ -8,7 +8,7 @@ from dmma_core.models.audio_codec.mel import MEL_16K, MelSpectrogram
 
 
 def log_mel_levels_db(audio_A: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Mel magnitudes in dB [M=80, F] of a mono sound at 16 kHz, floor -100 dB (settings of the MMAudio paper, Table A5)."""
+    """Mel magnitudes in dB [M=80, F] of a mono sound at 16 kHz, floor -100 dB (MMAudio, Table A5)."""
     wave_BA = torch.from_numpy(np.array(audio_A, np.float32))[None]
     log10_BMF: torch.Tensor = MelSpectrogram(MEL_16K)(wave_BA)
     levels_MF: NDArray[np.float32] = (20 * log10_BMF[0]).numpy()

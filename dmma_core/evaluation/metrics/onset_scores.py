@@ -43,8 +43,8 @@ def score_onsets(
     """Match the onsets of a sound at SAMPLE_RATE_HZ with at least one known onset (ValueError without any).
 
     Each known onset, in order of time, is matched to the most confident free detection nearer than `tolerance_s`. The
-    confidence of an onset is the largest value of the sound, scaled to [0, 1], within 0.05 s. The published script stops
-    once every detection is matched, so that later missed onsets do not lower average precision and F1;
+    confidence of an onset is the largest value of the sound, scaled to [0, 1], within 0.05 s. The published script
+    stops once every detection is matched, so that later missed onsets do not lower average precision and F1;
     `stop_when_exhausted=True` does the same, for comparison with published values.
     """
     if not len(known_onsets_s):
@@ -107,7 +107,7 @@ def suppress_neighbours(onsets: NDArray[np.integer], scaled_A: NDArray[np.floati
 
 
 def average_precision(expected: Sequence[int], confidence: Sequence[float]) -> float:
-    """Area under the precision-recall steps: sum of precision times increase of recall, by descending confidence; ties share a step."""
+    """Sum of precision times increase of recall, by descending confidence; equal confidences form one step."""
     order = np.argsort(-np.asarray(confidence, np.float64), kind="stable")
     truth = np.asarray(expected, np.float64)[order]
     ranked = np.asarray(confidence, np.float64)[order]

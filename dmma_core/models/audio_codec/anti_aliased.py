@@ -1,8 +1,8 @@
 """BigVGAN's anti-aliased activation (Lee et al., 2023, section 3.2): upsample by 2, snake, low-pass, downsample by 2.
 
 Both filters have 12 taps. They are computed as matmuls with small banded matrices, because depthwise convolutions are
-slow on a CPU: a tile of time steps in, the same tile at the other rate out. Tiles are overlapping views, without a copy.
-Chunks are small enough to stay in the cache.
+slow on a CPU: a tile of time steps in, the same tile at the other rate out. Tiles are overlapping views, without a
+copy. Chunks are small enough to stay in the cache.
 """
 
 from collections.abc import Mapping

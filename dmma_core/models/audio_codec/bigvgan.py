@@ -139,8 +139,8 @@ class _DilatedBlock(nn.Module):
 class _TransposedConv(nn.Module):
     """Transposed convolution [B, T, in] to [B, T * rate, out].
 
-    Output step q * rate + r depends on inputs q, q - 1, …: one convolution computes the `rate` phases as channels, which
-    in this layout are already the steps in order. The (taps - rate) / 2 surplus steps at each end are cut off.
+    Output step q * rate + r depends on inputs q, q - 1, …: one convolution computes the `rate` phases as channels,
+    which in this layout are already the steps in order. The (taps - rate) / 2 surplus steps at each end are cut off.
     """
 
     def __init__(self, num_inputs: int, num_outputs: int, rate: int, num_taps: int) -> None:

@@ -1,7 +1,7 @@
 """One-dimensional convolution on sequences [B, time, channels] without a transpose.
 
-Each time step is a row of channels in memory: the layout that CPU and GPU convolution kernels prefer, in which a shift in
-time is a shift of rows. Kernels are stored in the matching layout, [out, in, 1, taps] in channels-last order.
+Each time step is a row of channels in memory: the layout that CPU and GPU convolution kernels prefer, in which a shift
+in time is a shift of rows. Kernels are stored in the matching layout, [out, in, 1, taps] in channels-last order.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 
 class Conv(nn.Module):
-    """Convolution with zero padding that keeps the length; `num_taps` is odd. The weight is uninitialised until `load_official`."""
+    """Convolution with zero padding that keeps the length; `num_taps` is odd.
+
+    The weight is uninitialised until `load_official`.
+    """
 
     def __init__(self, num_inputs: int, num_outputs: int, num_taps: int, *, dilation: int = 1, bias: bool) -> None:
         super().__init__()

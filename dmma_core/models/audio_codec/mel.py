@@ -28,8 +28,8 @@ MEL_44K = MelConfig(sample_rate_hz=44_100, num_mels=128, fft_size=2048, hop_samp
 class MelSpectrogram(nn.Module):
     """Waveforms [B, A], clamped to [-1, 1], to log-mel [B, M, F] with F = A // hop_samples.
 
-    Frames are windowed by a periodic Hann window of `fft_size` and centred by reflecting (fft_size - hop) / 2 samples at
-    both ends, so A must exceed that. No weights; window and filters are buffers outside the state dict.
+    Frames are windowed by a periodic Hann window of `fft_size` and centred by reflecting (fft_size - hop) / 2 samples
+    at both ends, so A must exceed that. No weights; window and filters are buffers outside the state dict.
     """
 
     mel_basis_MK: Tensor

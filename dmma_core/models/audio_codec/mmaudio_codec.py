@@ -53,8 +53,8 @@ def samples_per_latent(config: MMAudioCodecConfig) -> int:
 class MMAudioCodec(AudioCodec):
     """16 kHz: 31.25 latents/s of 20 channels; 44.1 kHz: 43.07 latents/s of 40 channels (paper, Table A5).
 
-    `vae_state` and `vocoder_state` are published state dicts (see `Vae.from_official`, `BigVgan.from_official`). Encoding
-    needs no vocoder; with `vocoder_state` None, `decode` raises ConfigError.
+    `vae_state` and `vocoder_state` are published state dicts (see `Vae.from_official`, `BigVgan.from_official`).
+    Encoding needs no vocoder; with `vocoder_state` None, `decode` raises ConfigError.
     """
 
     def __init__(
@@ -63,7 +63,10 @@ class MMAudioCodec(AudioCodec):
         vae_state: Mapping[str, Any],
         vocoder_state: Mapping[str, Any] | None,
     ) -> None:
-        """`mode` is "16k", "44k" or a config of another size. Raises ConfigError for an unknown mode, or WeightsError."""
+        """`mode` is "16k", "44k" or a config of another size.
+
+        Raises ConfigError for an unknown mode, or WeightsError.
+        """
         super().__init__()
         if isinstance(mode, str) and mode not in MODES:
             raise ConfigError(f"There is no audio codec mode {mode!r}.", remedy=f"Use one of {', '.join(MODES)}.")

@@ -28,7 +28,7 @@ class FastGriffinLim(nn.Module):
         self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
 
     def forward(self, magnitude_BKF: Tensor) -> Tensor:
-        """float32 waveforms [B, F * hop_samples] whose magnitudes approximate `magnitude_BKF` [B, fft_size // 2 + 1, F]."""
+        """float32 waveforms [B, F * hop_samples] with the magnitudes `magnitude_BKF` [B, fft_size // 2 + 1, F]."""
         return torch.stack([self._reconstruct(magnitude_FK) for magnitude_FK in magnitude_BKF.transpose(1, 2)])
 
     def _reconstruct(self, magnitude_FK: Tensor) -> Tensor:

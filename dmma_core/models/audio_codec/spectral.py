@@ -1,8 +1,9 @@
 """The tiny codec: log-mel, a fixed orthogonal transform to latents, and phase reconstruction. Nothing in it is learned.
 
-A latent encodes two mel frames. The cosine transform (DCT-II) over the mel bins of the frames' sum and of their difference
-is orthogonal. The 34 lowest-frequency cosines of the sum encode the spectrum's shape, the 6 lowest of the difference the
-onsets within the 32 ms. The dropped fine structure has a standard deviation of about 2 dB on everyday sounds.
+A latent encodes two mel frames. The cosine transform (DCT-II) over the mel bins of the frames' sum and of their
+difference is orthogonal. The 34 lowest-frequency cosines of the sum encode the spectrum's shape, the 6 lowest of the
+difference the onsets within the 32 ms. The dropped fine structure has a standard deviation of about 2 dB on everyday
+sounds.
 """
 
 import hashlib

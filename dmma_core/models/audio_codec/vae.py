@@ -1,9 +1,9 @@
 """MMAudio's variational autoencoder of log-mel spectrograms (paper, section 3.2 and supplement).
 
 A one-dimensional convolutional network whose layers preserve the magnitude of their inputs (Karras et al., EDM2, 2024):
-kernels of unit norm, weighted sums and activations divided by their expected magnitude. The published file holds kernels
-before that normalisation; it is applied once, at loading. Sequences are [B, time, channels] throughout.
-Module names are those of the published state dict.
+kernels of unit norm, weighted sums and activations divided by their expected magnitude. The published file holds
+kernels before that normalisation; it is applied once, at loading. Sequences are [B, time, channels] throughout. Module
+names are those of the published state dict.
 """
 
 from collections.abc import Mapping

@@ -64,7 +64,7 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     write_manifest(str(tmp_path), "set", CLIPS, [])
     marker = paths.read_json(str(tmp_path / MARKER))
     paths.write_json(str(tmp_path / MARKER), {**marker, "schema_version": 99})
-    with pytest.raises(SchemaError, match="schema version 99, but this version of DMMA reads 1"):
+    with pytest.raises(SchemaError, match="schema version 99, but this version reads 1"):
         read_manifest(str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Depth: normalisations against their definitions, scalars against a scene of known distances, sizes of the networks."""
+"""Depth: normalisations against their definitions, scalars against a scene of known distances, network sizes."""
 
 import math
 from dataclasses import fields, replace

@@ -39,7 +39,9 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Kind:
-    """A network's published state dict, that of another variant, and the function that loads a file as the network's own tensors."""
+    """A network's published state dict, that of another variant, and the function that loads a file as the network's
+    own tensors.
+    """
 
     state: Callable[[], State]
     other: Callable[[], State]

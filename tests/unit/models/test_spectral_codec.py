@@ -46,8 +46,8 @@ def _bell() -> Tensor:
 
 
 SOUNDS = {"noise bursts": _noise_bursts, "ticks": _ticks, "engine": _engine, "bell": _bell}
-# Upper bounds of the root-mean-square error of log10 mel magnitude (above 1e-4) of decode(encode(x)); 0.1 is 2 dB. Noise
-# differs because its fine structure is not encoded, pure tones because there are fewer cosines than mel bins, so a line
+# Upper bounds of the root-mean-square error of log10 mel magnitude (above 1e-4) of decode(encode(x)); 0.1 is 2 dB.
+# Noise differs because its fine structure is not encoded, pure tones because there are fewer cosines than mel bins, so a line
 # becomes three bins wide. Recorded everyday sounds have 0.1 to 0.5.
 MAX_LOG_MEL_ERROR = {"noise bursts": 0.32, "ticks": 0.30, "engine": 0.35, "bell": 0.45}
 
