@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+COMMIT_FILE = "_commit.txt"  # beside this file in wheels and source archives; setup.py writes it
+_COMMIT_VARIABLE = "DMMA_GIT_COMMIT"
+_GIT_OF_THE_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in hooks; they would win over the folder
 _LIBRARIES = ("dmma", "torch", "ray", "open_clip_torch", "timm", "av", "pyarrow", "mlflow", "numpy")
 
 
@@ -18,14 +23,14 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache  # once a process: an edit made later is not the code that runs
 def git_commit() -> str:
-    """Commit of the source tree this package runs from, with `+dirty` if files differ; "unknown" outside git."""
-    root = Path(__file__).resolve().parent.parent
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return commit + ("+dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
+    """Commit of the code of this package, with `+dirty` if tracked files differ from it; "unknown" if nothing says it.
+
+    The first of: the git checkout that this package belongs to; the stamp that the build left in an installed copy; the
+    environment variable DMMA_GIT_COMMIT, which infra/submit.sh sets because Ray copies the project without `.git`.
+    """
+    return _checked_out() or _stamped() or os.environ.get(_COMMIT_VARIABLE, "").strip() or "unknown"
 
 
 def provenance() -> dict[str, Any]:
@@ -38,8 +43,28 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def _checked_out() -> str:
+    """Commit of the repository that tracks this very file at its root; an installed copy may lie in any other one."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root:
+            return ""
+        _git(root, "ls-files", "--error-unmatch", "dmma_core/provenance.py")
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + ("+dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _stamped() -> str:
+    stamp = Path(__file__).with_name(COMMIT_FILE)
+    return stamp.read_text().strip() if stamp.is_file() else ""
+
+
 def _git(root: Path, *args: str) -> str:
-    run = subprocess.run(("git", "-C", str(root), *args), capture_output=True, text=True, timeout=10, check=True)
+    environment = {name: value for name, value in os.environ.items() if name not in _GIT_OF_THE_CALLER}
+    command = ("git", "-C", str(root), *args)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
     return run.stdout.strip()
 
 

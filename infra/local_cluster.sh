@@ -3,7 +3,7 @@
 #
 #   infra/local_cluster.sh                       # in one terminal; Ctrl-C ends it
 #   export RAY_ADDRESS=http://127.0.0.1:8265     # in another
-#   ray job submit --working-dir . -- dmma extract --config tiny manifest_uri=$PWD/manifest/demo out_uri=$PWD/features/demo
+#   infra/submit.sh -- dmma extract --config tiny manifest_uri=$PWD/manifest/demo out_uri=$PWD/features/demo
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -d .venv ] && source .venv/bin/activate

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from contextlib import chdir
 from itertools import pairwise
 from pathlib import Path
@@ -28,14 +29,14 @@ PAGES = {
     "help of doctor": str(doctor.__doc__),
 }
 TASKS = sorted((ROOT / "sky").glob("*.yaml"))
-_COMMAND = re.compile(r"(ray job submit .*-- )?(dmma|python -m ray_jobs\.\w+) ")
+_COMMAND = re.compile(r"(infra/submit\.sh .*-- )?(dmma|python -m ray_jobs\.\w+) ")
 _PLACEHOLDERS = ("<", "…")
 
 
 def require_accepted(words: list[str], folder: Path) -> None:
     """Load the job's configuration as the command would. Submitted commands run in a copy of the project."""
     place = ROOT
-    if words[0] == "ray":
+    if words[0] == "infra/submit.sh":
         place, words = folder / "_ray_pkg_copy", words[words.index("--") + 1 :]
         place.mkdir(exist_ok=True)
     name, *rest = words[1:] if words[0] == "dmma" else [words[2].removeprefix("ray_jobs."), *words[3:]]
@@ -98,7 +99,7 @@ def test_commands_of_a_task(task: Path, number: int, tmp_path: Path) -> None:
     submitted = [words for words in calls if words[0] == "ray"]
     assert [words[words.index("--") + 2] for words in submitted] == ["clean", "extract", "train"]
     for words in submitted:
-        require_accepted(words, tmp_path)
+        require_accepted(["infra/submit.sh", *words[words.index("--") :]], tmp_path)
     for words in fetched:
         assert weights.expand(arguments_parser().parse_args(words[2:]).names)
 
@@ -111,7 +112,7 @@ def _run_scripts(config: dict[str, str], envs: dict[str, str | None], folder: Pa
         path.chmod(0o755)
     (folder / "dmma/bin/activate").write_text("")
     assert all(value is not None for value in envs.values()), "a launch line leaves out what it must give"
-    path = f"{folder}/bin:{os.environ['PATH']}"
+    path = os.pathsep.join([f"{folder}/bin", str(Path(sys.executable).parent), os.environ["PATH"]])
     own = {"HOME": str(folder), "PATH": path, "CALLS": str(folder / "calls"), "SKYPILOT_NODE_RANK": "0"}
     for script in ("setup", "run"):
         subprocess.run(["bash", "-c", config[script]], env={**envs, **own}, cwd=ROOT, check=True)  # type: ignore[arg-type]

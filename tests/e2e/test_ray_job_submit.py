@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dmma_core.data.feature_store import FeatureStore
+from dmma_core.provenance import git_commit
 from dmma_core.storage import media
 from helpers.head_node import HeadNode, head_node
 
@@ -58,6 +59,8 @@ def test_every_job_runs_on_a_cluster_it_was_submitted_to(node: HeadNode, tmp_pat
         assert done.returncode == 0, f"{module}:\n{done.stdout}\n{done.stderr}"
     store = FeatureStore(str(tmp_path / "features"))
     assert len(store) == 12
+    for record in ("features/FEATURES.json", "runs/depth/checkpoints/step=000000006/COMPLETE.json"):  # driver and worker
+        assert json.loads((tmp_path / record).read_text())["provenance"]["git_commit"] == git_commit(), record
     record = json.loads((tmp_path / "generated" / "depth" / "GENERATION.json").read_text())
     assert record["clips"] == [store.clips[row].clip_id for row in store.rows_of_split("test")]
     sound_A = media.decode_audio(str(tmp_path / "generated" / "depth" / f"{record['clips'][0]}.flac"), 16_000)

@@ -20,26 +20,15 @@ _START_TIMEOUT_S = 90
 
 @dataclass(frozen=True)
 class HeadNode:
-    """`submit` is `ray job submit` to this node, from the project's root."""
+    """`submit` hands a job to this node by the project's own script."""
 
     address: str
     environment: dict[str, str]
 
     def submit(self, *command: str) -> subprocess.CompletedProcess[str]:
-        ray = [
-            sys.executable,
-            "-m",
-            "ray.scripts.scripts",
-            "job",
-            "submit",
-            "--address",
-            self.address,
-            "--working-dir",
-            ".",
-        ]
-        return subprocess.run(
-            [*ray, "--", sys.executable, "-m", *command], cwd=ROOT, env=self.environment, capture_output=True, text=True
-        )
+        submit = [ROOT / "infra" / "submit.sh", "--", sys.executable, "-m", *command]
+        environment = {**self.environment, "RAY_ADDRESS": self.address}
+        return subprocess.run(submit, env=environment, capture_output=True, text=True)
 
 
 @contextmanager
