@@ -15,7 +15,7 @@ help:
 	@echo "make setup              .venv with the locked dependencies (TORCH=cuda for the CUDA build)"
 	@echo "make demo               the whole chain on rendered clips, ends with the comparison of baseline and depth"
 	@echo "make demo CLIPS=folder  the same on your own videos"
-	@echo "make check              lint, types, import law, every shipped YAML"
+	@echo "make check              lint, types, import rules, dependencies, every shipped YAML"
 	@echo "make test               make check, then all other tests"
 	@echo "make bench              the figures of docs/performance.md"
 
@@ -41,6 +41,8 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry dmma_core ray_jobs
+	$(BIN)/deptry tests benchmarks --exclude .venv --ignore DEP002,DEP004
 	$(BIN)/pytest -q tests/contracts
 
 test: check

@@ -9,4 +9,5 @@ cd "$(dirname "$0")/.."
 [ -d .venv ] && source .venv/bin/activate
 exec ray start --head --block --disable-usage-stats --node-ip-address 127.0.0.1 --port "${RAY_PORT:-6379}" \
   --include-dashboard true --dashboard-host 127.0.0.1 --dashboard-port "${RAY_JOB_PORT:-8265}" \
+  --dashboard-agent-listen-port "${RAY_AGENT_PORT:-52365}" \
   --num-cpus "${RAY_CPUS:-$(($(nproc) > 4 ? $(nproc) : 4))}"

@@ -24,7 +24,7 @@ from dmma_core.encoders.bundle import load_bundle
 from dmma_core.encoders.bundle_options import parse_bundle_name
 from dmma_core.job_configs import ExtractConfig
 from dmma_core.log import Progress
-from dmma_core.storage import paths
+from dmma_core.storage import media, paths
 from ray_jobs.common.job import Job
 from ray_jobs.common.runtime import connect, plain_errors
 from ray_jobs.stages.decode import DecodeStage
@@ -92,6 +92,7 @@ def extract(config: ExtractConfig, load: LoadBundle) -> None:
 
 def _inputs(config: ExtractConfig) -> tuple[Manifest, float]:
     """The manifest and its clips' duration, after all checks that need neither Ray nor weights."""
+    media.require_decoder(config.decoder)
     bundle = parse_bundle_name(config.bundle).name
     manifest = read_manifest(config.manifest_uri)
     extraction.check_folder(config.out_uri, manifest, config.clips_per_shard, bundle)

@@ -15,12 +15,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
-from pyarrow import fs as pafs
 
 from dmma_core.errors import AbsentError, StorageError
+
+if TYPE_CHECKING:  # the command line reads paths where pyarrow need not be installed
+    from pyarrow import fs as pafs
 
 _CHUNK_BYTES = 1 << 20
 _CONNECT_LIMIT_S = 30.0
@@ -61,8 +63,10 @@ def _google_storage(token: str | None) -> fsspec.AbstractFileSystem:
     return fsspec.filesystem("gs", token=token, use_listings_cache=False, requests_timeout=limits)
 
 
-def arrow_filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
+def arrow_filesystem_of(uri: str) -> tuple["pafs.FileSystem", str]:
     """pyarrow filesystem over the same door. A bare gs:// URI must never reach pyarrow: its own client may hang."""
+    from pyarrow import fs as pafs
+
     filesystem, path = filesystem_of(uri)
     if not is_remote(uri):
         return pafs.LocalFileSystem(use_mmap=True), path

@@ -1,6 +1,7 @@
 """`dmma <job> …`: finds the job's module and hands over. Modules are imported only when their job is asked for."""
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,11 @@ JOBS = {
     "doctor": "check this machine: Python, torch, GPU, disk, Ray, MLflow, storage, weights",
 }
 TOOLS = {"ui", "sync-metrics", "weights", "doctor"}
+# Modules of the extra `jobs`, which an install that only launches clusters leaves out.
+JOB_PACKAGES = (
+    "aiohttp", "av", "gcsfs", "google", "jinja2", "markupsafe", "matplotlib", "mlflow", "open_clip", "pyarrow", "ray",
+    "safetensors", "scipy", "soundfile", "timm", "torch", "torchvision",
+)  # fmt: skip
 USAGE = 2
 
 
@@ -34,8 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in JOBS:
         print(f"dmma: there is no job {name!r}. Jobs: {', '.join(JOBS)}.", file=sys.stderr)
         return USAGE
-    module = importlib.import_module(module_name(name))
-    code: int = getattr(module, "JOB", module).main(rest)
+    try:
+        module = importlib.import_module(module_name(name))
+        code: int = getattr(module, "JOB", module).main(rest)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in JOB_PACKAGES:
+            raise  # a defect of DMMA
+        absent = ", ".join(package for package in JOB_PACKAGES if importlib.util.find_spec(package) is None)
+        print(
+            f"dmma {name} needs packages that are not installed here ({absent or error.name}). "
+            "Install them: pip install 'dmma[jobs]'.",
+            file=sys.stderr,
+        )
+        return 1
     return code
 
 

@@ -59,7 +59,10 @@ def test_every_job_runs_on_a_cluster_it_was_submitted_to(node: HeadNode, tmp_pat
         assert done.returncode == 0, f"{module}:\n{done.stdout}\n{done.stderr}"
     store = FeatureStore(str(tmp_path / "features"))
     assert len(store) == 12
-    for record in ("features/FEATURES.json", "runs/depth/checkpoints/step=000000006/COMPLETE.json"):  # driver and worker
+    for record in (
+        "features/FEATURES.json",
+        "runs/depth/checkpoints/step=000000006/COMPLETE.json",
+    ):  # driver and worker
         assert json.loads((tmp_path / record).read_text())["provenance"]["git_commit"] == git_commit(), record
     record = json.loads((tmp_path / "generated" / "depth" / "GENERATION.json").read_text())
     assert record["clips"] == [store.clips[row].clip_id for row in store.rows_of_split("test")]

@@ -34,13 +34,14 @@ class HeadNode:
 @contextmanager
 def head_node(num_cpus: int = 6) -> Iterator[HeadNode]:
     """Start it by the project's script, on free ports, with a token; afterwards stop it and no other process."""
-    port, job_port = _free_port(), _free_port()
+    port, job_port, agent_port = (_free_port() for _ in range(3))
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # a short path, because Ray creates sockets in it
         environment = {
             **{name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_PORT": str(port),
             "RAY_JOB_PORT": str(job_port),
+            "RAY_AGENT_PORT": str(agent_port),  # where another Ray holds the usual one, no job would start
             "RAY_CPUS": str(num_cpus),
             "RAY_TMPDIR": folder,
             "RAY_AUTH_MODE": "token",

@@ -23,7 +23,7 @@ from dmma_core.storage.media import decode_clip
 from helpers.clips import CAPTIONS, clip_of, manifest_of, write_clips, write_sound
 from helpers.random_bundle import load_fatal_bundle, load_random_bundle
 from helpers.storage_emulator import StorageEmulator
-from ray_jobs.extract import extract, run
+from ray_jobs.extract import JOB, extract, run
 
 NUM_CLIPS = 7
 DURATION_S = 2.0
@@ -242,3 +242,12 @@ def test_a_killed_run_goes_on_with_every_clip_once(ray_cluster: None, clips: lis
     store.verify()
     assert store.clips == clips
     assert all(path.with_suffix(".json").stat().st_mtime_ns == stamp for path, stamp in before.items())
+
+
+def test_an_absent_decoder_is_refused_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    places = [f"manifest_uri={tmp_path}/absent", f"out_uri={tmp_path}/features"]
+    assert JOB.main(["--dry-run", *places, "decoder=decord"]) == 2
+    assert "pip install 'dmma[decord]'" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Video and sound files: decode once for all consumers, write, and put new sound under a picture."""
 
-from dmma_core.storage.media.decode import DecodedClip, decode_audio, decode_clip
+from dmma_core.storage.media.decode import DecodedClip, decode_audio, decode_clip, require_decoder
 from dmma_core.storage.media.frames import FrameRequest
 from dmma_core.storage.media.source import AUDIO_SUFFIXES, VIDEO_SUFFIXES, local_copy, missing_bytes, stream_kinds
 from dmma_core.storage.media.write import mux_audio, write_audio, write_video
@@ -15,6 +15,7 @@ __all__ = [
     "local_copy",
     "missing_bytes",
     "mux_audio",
+    "require_decoder",
     "stream_kinds",
     "write_audio",
     "write_video",

@@ -4,6 +4,7 @@ Decoding runs from the start of the file (PyAV, one thread): then edit lists, va
 right. Only pictures that somebody wants are converted to RGB.
 """
 
+import importlib.util
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,17 @@ class DecodedClip:
     num_damaged_packets: int = 0
 
 
+def require_decoder(name: str) -> None:
+    """Raise ConfigError unless this is "pyav", or "decord" where the extra of that name is installed."""
+    if name not in ("pyav", "decord"):
+        raise ConfigError(f"There is no decoder {name!r}.", remedy='Use "pyav" or "decord".')
+    if name == "decord" and importlib.util.find_spec("decord") is None:
+        raise ConfigError(
+            "decoder is decord, which is not installed here.",
+            remedy="Install it with pip install 'dmma[decord]', or use decoder=pyav.",
+        )
+
+
 def decode_clip(
     uri: str,
     start_s: float,
@@ -58,10 +70,9 @@ def decode_clip(
 
     Raises MediaError with the reason "cannot_open", "no_video", "no_audio" (wanted, but absent), "too_short",
     "damaged", "unsupported" or "edit_list"; AbsentError where there is no such file; StorageError where the storage does
-    not give it.
+    not give it; ConfigError as require_decoder does.
     """
-    if decoder not in ("pyav", "decord"):
-        raise ConfigError(f"There is no decoder {decoder!r}.", remedy='Use "pyav" or "decord".')
+    require_decoder(decoder)
     samplers = [FrameSampler(request, start_s, duration_s) for request in frame_requests]
     if sample_rate_hz and num_samples is None:
         num_samples = round(duration_s * sample_rate_hz)
@@ -228,7 +239,7 @@ def _too_short(uri: str, what: str, end_s: float, wanted_s: float) -> MediaError
 
 def _sample_with_decord(source: MediaSource, samplers: Sequence[FrameSampler]) -> None:
     """Fill the samplers by decord. It counts the hidden frames of an edit list as shown, so such files are refused."""
-    import decord  # optional at run time: it brings its own FFmpeg
+    import decord  # an extra: it has no wheels for ARM, and brings its own FFmpeg
 
     if source.video is None:
         raise _missing_stream(source.uri, "video")

@@ -9,7 +9,6 @@ import pytest
 
 from dmma_core.errors import StorageError
 from ray_jobs import generate
-from ray_jobs.common import cli
 from ray_jobs.common.job import Job
 
 
@@ -155,11 +154,3 @@ def test_config_files_are_found_by_path_and_named_ones_are_listed(
     assert capsys.readouterr().out == "from a file\n"
     assert echo_job().main(["--config", "absent"]) == 2
     assert "There is no configuration file absent" in capsys.readouterr().err
-
-
-def test_the_command_line_lists_its_jobs_and_refuses_others(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([]) == 0
-    out = capsys.readouterr().out
-    assert all(name in out for name in cli.JOBS)
-    assert cli.main(["exract"]) == 2
-    assert "no job 'exract'" in capsys.readouterr().err

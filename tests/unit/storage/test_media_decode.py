@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,14 @@ def test_edit_list_hides_frames(cut_file: str) -> None:
     assert indices_of(clip.frames["small"]) == list(range(15, 40))
 
 
+def test_decord_where_it_is_not_installed_is_a_sentence(cut_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with pytest.raises(ConfigError, match=r"not installed here.*pip install 'dmma\[decord\]'"):
+        decode_clip(cut_file, 0.0, 1.0, [SMALL], None, decoder="decord")
+
+
 def test_decord_refuses_an_edit_list_and_agrees_elsewhere(cut_file: str, tmp_path: Path) -> None:
+    pytest.importorskip("decord", reason="the extra decord has no wheel for this machine")
     with pytest.raises(MediaError, match="edit list") as error:
         decode_clip(cut_file, 0.0, 1.0, [SMALL], None, decoder="decord")
     assert error.value.reason == "edit_list"
