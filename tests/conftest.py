@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.generated import GeneratedPair, write_generated_pair
+from helpers.golden import NO_DATA
 from helpers.storage_emulator import StorageEmulator, storage_emulator
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -46,15 +47,12 @@ def ray_cluster(gs_server: StorageEmulator) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def golden_dir() -> Path:
-    """Folder of the reference outputs: DMMA_GOLDEN_DIR, or ../shared/golden beside the project."""
-    return _folder("DMMA_GOLDEN_DIR", _SHARED / "golden")
-
-
-@pytest.fixture(scope="session")
 def clips_dir() -> Path:
     """Folder of real clips: DMMA_CLIPS_DIR, or ../shared/clips beside the project."""
-    return _folder("DMMA_CLIPS_DIR", _SHARED / "clips")
+    folder = Path(os.environ.get("DMMA_CLIPS_DIR", _SHARED / "clips"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent; set DMMA_CLIPS_DIR to run this test")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +61,10 @@ def generated_pair(tmp_path_factory: pytest.TempPathFactory) -> GeneratedPair:
     return write_generated_pair(tmp_path_factory.mktemp("generated-pair"))
 
 
-def _folder(variable: str, default: Path) -> Path:
-    folder = Path(os.environ.get(variable, default))
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent; set {variable} to run this test")
-    return folder
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end, in one line, that nothing was compared with the reference where its data are absent."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if NO_DATA in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} golden tests skipped: {NO_DATA} (set DMMA_GOLDEN_DIR)", yellow=True
+        )

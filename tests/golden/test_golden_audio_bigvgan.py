@@ -19,7 +19,7 @@ from helpers.golden import (
 )
 
 FULL_SIZE = {"bigvgan_16k": BIGVGAN_16K, "bigvgan_v2_44k": BIGVGAN_V2_44K}
-SMALL = [name for name in golden_names("bigvgan_*") if name.endswith("_tiny")]
+SMALL = golden_names("bigvgan_*_tiny", default="bigvgan_v2_tiny")
 
 
 def config_of(file: GoldenFile) -> BigVganConfig:

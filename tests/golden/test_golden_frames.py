@@ -4,11 +4,10 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from dmma_core.storage.media import FrameRequest, decode_clip
 from dmma_core.storage.media.frames import fit_frame
-from helpers.golden import golden_file, golden_json
+from helpers.golden import golden_file, golden_json, lack
 
 
 def test_resize_equals_the_reference_to_the_byte() -> None:
@@ -41,7 +40,7 @@ def test_chosen_frame_is_at_most_one_before_the_references(clips_dir: Path) -> N
             assert set(reference - ours) <= {0, 1}
             assert np.array_equal(clip.frames[request.name], clip.frames["every"][ours])
     if not checked:
-        pytest.skip(f"none of {', '.join(golden['videos'])} is in {clips_dir}")
+        lack(f"none of {', '.join(golden['videos'])} is in {clips_dir}", clips_dir)
 
 
 def rate_of(text: str) -> float:

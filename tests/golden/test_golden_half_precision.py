@@ -17,7 +17,7 @@ from dmma_core.models.mmdit import MMDiT
 from helpers.golden import GoldenFile, assert_close, golden_file, golden_names
 from helpers.golden_mmdit import golden_features, golden_network
 
-NAMES = golden_names("*_bf16") or ["mm_tiny_v1_bf16"]
+NAMES = golden_names("*_bf16", default="mm_tiny_v1_bf16")
 ONE_ROUNDING = 2**-8
 # Rounding errors of version 1 are about as large as the published ones, those of version 2 much smaller.
 SHARE_OF_PUBLISHED_ERROR = {1: 1.5, 2: 0.25}

@@ -21,12 +21,12 @@ from helpers.golden import (
 )
 from helpers.golden_mmdit import TOLERANCE, golden_features, golden_network
 
-TINY = golden_names("mm_tiny_v[0-9]", "deep_tiny_v[0-9]")
-FULL = golden_names("mm_*_full", "deep_*_full")
+TINY = golden_names("mm_tiny_v[0-9]", "deep_tiny_v[0-9]", default="mm_tiny_v1")
+FULL = golden_names("mm_*_full", "deep_*_full", default="mm_small_44k_full")
 VARIANTS = ["small_16k", "small_44k", "medium_44k", "large_44k", "large_44k_v2"]
 
 
-@pytest.fixture(scope="module", params=TINY or ["mm_tiny_v1"])
+@pytest.fixture(scope="module", params=TINY)
 def case(request: pytest.FixtureRequest) -> tuple[GoldenFile, MMDiT]:
     file = golden_file(request.param)
     return file, golden_network(file)
@@ -132,7 +132,7 @@ def test_state_dict_round_trip(case: tuple[GoldenFile, MMDiT]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FULL or ["mm_small_44k_full"])
+@pytest.mark.parametrize("name", FULL)
 @torch.inference_mode()
 def test_full_size(name: str) -> None:
     file = golden_file(name)

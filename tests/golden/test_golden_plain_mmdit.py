@@ -9,7 +9,7 @@ from helpers.golden import assert_close, fill_state_dict, golden_file, golden_na
 from helpers.golden_mmdit import TOLERANCE, golden_config, golden_features
 
 
-@pytest.mark.parametrize("name", golden_names("mm_tiny_v[0-9]", "deep_tiny_v[0-9]") or ["mm_tiny_v1"])
+@pytest.mark.parametrize("name", golden_names("mm_tiny_v[0-9]", "deep_tiny_v[0-9]", default="mm_tiny_v1"))
 @torch.inference_mode()
 def test_forward_and_sampling(name: str) -> None:
     file = golden_file(name)

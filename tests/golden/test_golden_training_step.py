@@ -11,7 +11,7 @@ from helpers.golden import assert_close, golden_file, golden_names
 from helpers.golden_mmdit import TOLERANCE, golden_features, golden_network
 
 
-@pytest.mark.parametrize("name", golden_names("mm_*_train", "deep_*_train") or ["mm_tiny_v1_train"])
+@pytest.mark.parametrize("name", golden_names("mm_*_train", "deep_*_train", default="mm_tiny_v1_train"))
 def test_loss_and_gradients(name: str) -> None:
     file = golden_file(name)
     model, meta = golden_network(file), file.meta

@@ -51,7 +51,7 @@ def optim_of(file: GoldenFile) -> OptimConfig:
     )
 
 
-NAMES = golden_names("mm_*_train", "deep_*_train") or ["mm_tiny_v1_train"]
+NAMES = golden_names("mm_*_train", "deep_*_train", default="mm_tiny_v1_train")
 TOLERANCE_OF_UPDATES = 2e-5
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 DEFAULT_DIR = Path(__file__).resolve().parents[3] / "shared" / "golden"
+NO_DATA = "no golden data"
 _COMPUTED = ("data_mean", "data_std", "mel_basis", "hann_window", "num_batches_tracked", "relative_position_index")
 
 
@@ -63,15 +64,22 @@ def thinned(values: Tensor, key: str) -> Tensor:
     return values[tuple(slice(*numbers) for numbers in parts)]
 
 
+def lack(reason: str, folder: Path) -> NoReturn:
+    """Skip the calling test; fail it where CI is true and `folder` is there, whose content then is incomplete."""
+    if os.environ.get("CI") == "true" and folder.is_dir():
+        pytest.fail(f"{reason}, and CI runs with {folder}")
+    pytest.skip(reason)
+
+
 def golden_path(name: str) -> Path:
-    """Path of a reference file; the calling test is skipped, with the reason, where it is absent."""
+    """Path of a reference file; where it is absent, the calling test is skipped or fails, as `lack` says."""
     path = golden_dir() / name
     if name.startswith("keys/") and not path.exists():
         path = (
             DEFAULT_DIR / name
         )  # names and shapes do not depend on the reference data, so another folder may lack them
     if not path.exists():
-        pytest.skip(f"no reference data {name} in {golden_dir()} (set DMMA_GOLDEN_DIR)")
+        lack(f"{NO_DATA}: {name} is not in {golden_dir()}", golden_dir())
     return path
 
 
@@ -86,9 +94,12 @@ def golden_json(name: str) -> Any:
     return json.loads(golden_path(f"{name}.json").read_text())
 
 
-def golden_names(*patterns: str) -> list[str]:
-    """Names (without suffix) of all `.npz` files that match one of the globs, for parametrize. May be empty."""
-    return sorted({path.stem for pattern in patterns for path in golden_dir().glob(f"{pattern}.npz")})
+def golden_names(*patterns: str, default: str) -> list[str]:
+    """Names (without suffix) of all `.npz` files that match one of the globs, for parametrize.
+
+    Where none does, `default` stands for them, so that the test is skipped for want of data as any other is.
+    """
+    return sorted({path.stem for pattern in patterns for path in golden_dir().glob(f"{pattern}.npz")}) or [default]
 
 
 def golden_shapes(name: str) -> dict[str, tuple[int, ...]]:
