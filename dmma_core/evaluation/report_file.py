@@ -39,18 +39,17 @@ class Report:
             raise SchemaError(f"{uri} doesn't belong to {self.uri}.", remedy="Run `dmma evaluate` again.")
         return {name: tensor.numpy() for name, tensor in read_tensors(uri).items()}
 
-    def values(self, metric: str, side: str = "generated") -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Per-clip values [B] of a metric, NaN where it has none. `side` is "generated" or "ground_truth"."""
-        return np.array([row[side].get(metric, np.nan) for row in self.record["rows"]], np.float64)
+    def values(self, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Per-clip values [B] of a metric of the generated sounds, NaN where it has none."""
+        return np.array([row["generated"].get(metric, np.nan) for row in self.record["rows"]], np.float64)
 
-    def set_arrays(self, side: str = "generated") -> SetArrays:
-        prefix = "" if side == "generated" else "true_"
+    def set_arrays(self) -> SetArrays:
         return SetArrays(
-            self._arrays[f"{prefix}embedding"],
-            self._arrays[f"{prefix}logits"],
+            self._arrays["embedding"],
+            self._arrays["logits"],
             self._arrays["true_embedding"],
-            self.values("mean_level_dbfs", side),
-            self.values("mean_inverse_distance_per_m", side),
+            self.values("mean_level_dbfs"),
+            self.values("mean_inverse_distance_per_m"),
         )
 
 

@@ -87,6 +87,6 @@ def load_tagger(folder: str | Path = WEIGHTS_FOLDER) -> TinyTagger:
     return tagger.eval()
 
 
-def tagger_sha256(folder: str | Path = WEIGHTS_FOLDER) -> str:
+def tagger_sha256() -> str:
     """sha256 of the weights, which identifies the evaluator: only metrics of the same weights are comparable."""
-    return paths.sha256_of(paths.join(str(folder), _WEIGHTS))
+    return paths.sha256_of(paths.join(str(WEIGHTS_FOLDER), _WEIGHTS))

@@ -25,11 +25,12 @@ from dmma_core.storage import paths
 _CHUNK_BYTES = 1 << 20
 _MEBI = 1 << 20
 _TIMEOUT_S = 60.0
+_FIRST_PAUSE_S = 1.0
 _MAX_FAILED_ATTEMPTS = 4
 _log = logging.getLogger(__name__)
 
 
-def download(url: str, part: Path, label: str, first_pause_s: float = 1.0) -> None:
+def download(url: str, part: Path, label: str) -> None:
     """Download `url` into the file `part`, resuming after the bytes of the same version that it already contains.
 
     A broken connection is retried until several attempts in a row add no bytes; then, for a refused or invalid URL, a
@@ -53,7 +54,7 @@ def download(url: str, part: Path, label: str, first_pause_s: float = 1.0) -> No
                     remedy="Run the same command again; it resumes from there.",
                 )
             _log.info("%s: connection lost (%s); retrying.", label, problem)
-            time.sleep(first_pause_s * 2**failed)
+            time.sleep(_FIRST_PAUSE_S * 2**failed)
 
 
 def copy_file(uri: str, part: Path, label: str) -> None:

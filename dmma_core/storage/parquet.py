@@ -1,7 +1,6 @@
 """Parquet without Arrow's threads, which sometimes aborted a process that exited soon after reading."""
 
 import io
-from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +14,9 @@ def open_parquet(source: bytes | NativeFile) -> pq.ParquetFile:
     return pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source, pre_buffer=False)
 
 
-def read_table(source: bytes | NativeFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """The full table, or only `columns`. Raises pa.ArrowException for damaged data."""
-    return open_parquet(source).read(columns=list(columns) if columns else None, use_threads=False)
+def read_table(source: bytes | NativeFile) -> pa.Table:
+    """The full table. Raises pa.ArrowException for damaged data."""
+    return open_parquet(source).read(use_threads=False)
 
 
 def read_table_at(uri: str) -> pa.Table:

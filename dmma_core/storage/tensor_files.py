@@ -23,7 +23,7 @@ def read_tensors(uri: str) -> dict[str, Tensor]:
         ) from error
 
 
-def write_tensors(uri: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(uri: str, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors (any device, any layout) atomically."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    paths.write_bytes(uri, save(plain, metadata=dict(metadata or {})))
+    paths.write_bytes(uri, save(plain, metadata={}))

@@ -29,17 +29,17 @@ class Normalisation:
     depth_scalars: ColumnStatistics
 
 
-def normalisation_of(store: FeatureStore, split: str = "train") -> Normalisation:
-    """Statistics over the clips and time steps of a split: latents as in the published training; scalars of the clips
+def normalisation_of(store: FeatureStore) -> Normalisation:
+    """Statistics over the clips and time steps of the training split: latents as in the published training; scalars of the clips
     that have video (none: they are left as they are).
 
     Raises SchemaError for a latent channel that never changes: it could not be normalised.
     """
-    rows = store.rows_of_split(split)
+    rows = store.rows_of_split("train")
     latent = column_statistics(store, "latent_mean", rows)
     if still := [channel for channel, std in enumerate(latent.std) if std < _MIN_LATENT_STD]:
         raise SchemaError(
-            f"The latent channels {still[:5]} of {store.uri} never change in the split {split!r}.",
+            f"The latent channels {still[:5]} of {store.uri} never change in the split 'train'.",
             remedy="Train on more clips, or look at the audio of these.",
         )
     seen = [row for row in rows if store.clips[row].has_video]

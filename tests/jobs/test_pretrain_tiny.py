@@ -7,8 +7,9 @@ import torch
 
 from dmma_core.encoders.clip import tiny_clip
 from dmma_core.encoders.depth import tiny_depth
-from dmma_core.encoders.pretraining.files import read_card
+from dmma_core.encoders.pretraining.files import CARD
 from dmma_core.evaluation.tagger import load_tagger
+from dmma_core.storage import paths
 from ray_jobs.pretrain_tiny import JOB
 
 SMALL = [
@@ -34,7 +35,7 @@ def test_it_writes_weights_that_load_and_says_what_they_reach(
     printed = capsys.readouterr().out
     assert "MISSED" in printed  # two steps reach no bar, and the job says so
     assert "tagger accuracy" in printed
-    card = read_card(tmp_path)
+    card = paths.read_json(str(tmp_path / CARD))
     assert card["training"]["num_clip_steps"] == 2
     assert set(card["unseen"]) == {"depth", "clip"}
     tiny_clip(str(tmp_path / "clip.safetensors"))

@@ -42,9 +42,3 @@ def save_tiny(folder: str | Path, clip: ClipEncoder, depth: DepthEncoder, record
         parameters = sum(parameter.numel() for parameter in module.parameters())
         card["files"][name] = {"sha256": paths.sha256_of(uri), "num_parameters": parameters}
     paths.write_json(paths.join(str(folder), CARD), card)
-
-
-def read_card(folder: str | Path = PACKAGE_FOLDER) -> dict[str, Any]:
-    """The card that `save_tiny` wrote."""
-    card: dict[str, Any] = paths.read_json(paths.join(str(folder), CARD))
-    return card

@@ -6,12 +6,13 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 
 SILENCE_DBFS = -120.0
+_WINDOW, _HOP = 512, 128
 
 
-def rms_envelope(audio_A: NDArray[np.floating], window: int = 512, hop: int = 128) -> Float:
-    """RMS of windows of `window` samples every `hop` samples, centred, edges padded with silence; [1 + A // hop]."""
-    centres = np.arange(0, len(audio_A) + 1, hop)
-    return _rms_around(audio_A, centres, window)
+def rms_envelope(audio_A: NDArray[np.floating]) -> Float:
+    """RMS of windows of 512 samples every 128 samples, centred, edges padded with silence; [1 + A // 128]."""
+    centres = np.arange(0, len(audio_A) + 1, _HOP)
+    return _rms_around(audio_A, centres, _WINDOW)
 
 
 def levels_dbfs(

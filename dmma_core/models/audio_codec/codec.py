@@ -20,16 +20,12 @@ class LatentPosterior:
 
 
 class AudioCodec(nn.Module, ABC):
-    """Mono audio in [-1, 1] at `sample_rate_hz` to latents of `latent_channels` at `latent_rate_hz`, and back."""
+    """Mono audio in [-1, 1] at `sample_rate_hz` to latents of `latent_channels`, one for `samples_per_latent`, and back."""
 
     name: str
     sample_rate_hz: int
     latent_channels: int
     samples_per_latent: int
-
-    @property
-    def latent_rate_hz(self) -> float:
-        return self.sample_rate_hz / self.samples_per_latent
 
     def latent_length(self, duration_s: float) -> int:
         """Latent steps L of clips of `duration_s`, rounded up (MMAudio, 8 s: 250 at 16 kHz, 345 at 44.1 kHz)."""

@@ -16,7 +16,7 @@ from dmma_core.encoders.clip import tiny_clip
 from dmma_core.encoders.depth import tiny_depth
 from dmma_core.encoders.pretraining.config import PretrainingConfig
 from dmma_core.encoders.pretraining.data import SIDE, Samples, join_samples, sample_clips, sample_scenes
-from dmma_core.encoders.pretraining.files import PACKAGE_FOLDER, read_card, rounded_to_half, save_tiny
+from dmma_core.encoders.pretraining.files import CARD, PACKAGE_FOLDER, rounded_to_half, save_tiny
 from dmma_core.encoders.pretraining.metrics import THRESHOLDS, clip_metrics, depth_metrics
 from dmma_core.encoders.pretraining.training import CLASS_CAPTIONS, train_clip, train_depth
 from dmma_core.errors import ConfigError
@@ -98,7 +98,7 @@ def test_metrics_of_a_perfect_a_scaleless_and_a_constant_network(samples):
 def test_files_are_half_precision_and_load_unchanged(tmp_path: Path):
     clip, depth = rounded_to_half(tiny_clip()), rounded_to_half(tiny_depth())
     save_tiny(tmp_path, clip, depth, {"note": "untrained"})
-    card = read_card(tmp_path)
+    card = paths.read_json(str(tmp_path / CARD))
     assert card["note"] == "untrained" and set(card["files"]) == {"clip.safetensors", "depth.safetensors"}
     again = tiny_depth(str(tmp_path / "depth.safetensors"))
     frames = torch.randint(0, 255, (2, SIDE, SIDE, 3), dtype=torch.uint8)
@@ -107,7 +107,7 @@ def test_files_are_half_precision_and_load_unchanged(tmp_path: Path):
 
 
 def test_the_weights_of_the_package_are_those_of_the_card_and_reach_the_thresholds():
-    card = read_card()
+    card = paths.read_json(str(PACKAGE_FOLDER / CARD))
     assert PACKAGE_FOLDER == clip_module.TINY_WEIGHTS.parent == depth_module.TINY_WEIGHTS.parent
     for name, record in card["files"].items():
         assert paths.sha256_of(str(PACKAGE_FOLDER / name)) == record["sha256"]
