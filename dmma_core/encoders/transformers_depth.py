@@ -61,7 +61,7 @@ def transformers_depth(
     except ImportError as error:
         raise ConfigError(
             "Depth networks of transformers need the transformers library, which is not installed.",
-            remedy="Install the extra: pip install dmma[video-depth].",
+            remedy="Install the extra: pip install 'dmma[video-depth]'.",
         ) from error
     try:
         architecture, preprocessor = (_read_json(folder, name) for name in (_CONFIG, _PREPROCESSOR))

@@ -1,88 +1,27 @@
 """The registry of published weights, against a real web server on loopback that misbehaves on request."""
 
-import hashlib
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dmma_core.errors import StorageError, WeightsError
 from dmma_core.storage import download as download_module
 from dmma_core.storage import paths, weights
 from dmma_core.storage.weights_registry import FILES, GROUPS, NON_COMMERCIAL
-from ray_jobs.tools.weights import main
-
-DATA = np.random.default_rng(0).bytes((3 << 20) + 17)
-SHA256 = hashlib.sha256(DATA).hexdigest()
-NAME = "mmaudio_small_16k"
-
-
-class Server(ThreadingHTTPServer):
-    """Serves DATA at every path. `break_after` bytes of each answer the connection is closed, `breaks` times.
-
-    `version` is the header that names the version of the data, if any; If-Range is compared with it, if it is heeded.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.data, self.break_after, self.breaks, self.knows_ranges, self.status = DATA, 0, 0, True, 200
-        self.version: tuple[str, str] | None = ("ETag", '"1"')
-        self.heeds_if_range = True
-        self.ranges: list[str | None] = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        server, wanted = self.server, self.headers.get("Range")
-        server.ranges.append(wanted)
-        fits = not server.heeds_if_range or (server.version and self.headers.get("If-Range") == server.version[1])
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.knows_ranges and fits else 0
-        if server.status != 200 or start >= len(server.data):
-            self.send_response(416 if server.status == 200 else server.status)
-            self.send_header("Content-Range", f"bytes */{len(server.data)}")
-            self.end_headers()
-            return
-        body = server.data[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body)))
-        if server.version:
-            self.send_header(*server.version)
-        self.end_headers()
-        if server.breaks:
-            server.breaks -= 1
-            body = body[: server.break_after]
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
+from helpers.weights_server import DATA, NAME, SHA256, Server, use_empty_cache, weights_server
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with weights_server() as started:
+        yield started
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Path:
-    """An empty cache, and a registry whose file NAME lies on the test's server."""
-    entry = replace(weights.REGISTRY[NAME], url=f"{server.url}/x.pth", size_bytes=len(DATA), sha256=SHA256)
-    monkeypatch.setattr(weights, "REGISTRY", {**weights.REGISTRY, NAME: entry})
-    monkeypatch.setattr(download_module.time, "sleep", lambda seconds: None)
-    monkeypatch.setenv("DMMA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return use_empty_cache(tmp_path / "cache", server, monkeypatch)
 
 
 def leave_part(cache: Path, data: bytes, source: str, version: str = '"1"') -> None:
@@ -283,47 +222,6 @@ def test_a_fetch_from_a_folder_goes_on_unless_the_file_was_replaced(
     assert Path(weights.fetch(NAME, mirror=mirror)).read_bytes() == DATA[::-1]
 
 
-@pytest.mark.parametrize("kind", ["local", "gs"])
-def test_a_mirror_of_ones_own(
-    kind: str,
-    cache: Path,
-    server: Server,
-    bucket: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    mirror = str(tmp_path / "mirror") if kind == "local" else f"{bucket}/weights"
-    assert main(["fetch", NAME, "--to", mirror]) == 0
-    assert f"{mirror}/mmaudio_small_16k.pth" in capsys.readouterr().out
-    before = paths.size_and_version(f"{mirror}/mmaudio_small_16k.pth")
-    assert main(["fetch", NAME, "--to", mirror]) == 0
-    assert paths.size_and_version(f"{mirror}/mmaudio_small_16k.pth") == before
-    monkeypatch.setenv("DMMA_CACHE", str(tmp_path / "another"))
-    server.status = 500
-    assert main(["fetch", NAME, "--mirror", mirror]) == 0
-    (cache / "mmaudio_small_16k.pth").write_bytes(DATA[::-1])
-    paths.remove(mirror)
-    monkeypatch.setenv("DMMA_CACHE", str(cache))
-    assert main(["fetch", NAME, "--to", mirror]) == 1
-    assert not paths.exists(f"{mirror}/mmaudio_small_16k.pth")
-    assert main(["fetch", NAME, "--to", "https://example.org"]) == 1
-
-
-@pytest.mark.parametrize("folder", ["gs://bucket/weights", "s3://x"])
-def test_a_cache_that_is_no_local_folder_is_refused(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DMMA_CACHE", folder)
-    for command in (["list"], ["fetch", NAME], ["where", NAME]):
-        assert main(command) != 0
-        assert f"DMMA_CACHE is {folder}, but the cache" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-    monkeypatch.setenv("DMMA_CACHE", f"file://{tmp_path}")
-    assert weights.cache_folder() == tmp_path
-
-
 def test_a_first_fetch_records_what_nobody_published(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = replace(weights.REGISTRY[NAME], sha256=None)
     monkeypatch.setattr(weights, "REGISTRY", {NAME: entry})
@@ -357,39 +255,6 @@ def test_the_registry_is_in_order() -> None:
     )
     assert weights.expand(["bundle_mmaudio_44k", "synchformer"]) == list(GROUPS["bundle_mmaudio_44k"])
     assert weights.expand(["all"]) == [file.name for file in FILES]
-
-
-def test_the_command(cache: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    assert main(["where", NAME]) == 1
-    assert "Get them with `dmma weights fetch" in capsys.readouterr().err
-    assert main(["fetch", NAME]) == 0
-    assert "may not be used commercially" in capsys.readouterr().err
-    assert main(["verify", "all"]) == 0 and SHA256 in capsys.readouterr().out
-    assert main(["where", NAME]) == 0 and capsys.readouterr().out.strip() == str(cache / "mmaudio_small_16k.pth")
-    assert main(["list"]) == 0
-    listing = capsys.readouterr().out
-    assert "here  mmaudio_small_16k" in listing and "CC-BY-NC-4.0" in listing and str(cache) in listing
-    (cache / "mmaudio_small_16k.pth").write_bytes(b"x")
-    assert main(["verify", NAME]) == 1 and "FAIL" in capsys.readouterr().out
-    assert main(["fetch", "midas_v21_small_256", "--offline"]) == 1
-
-
-@pytest.mark.parametrize("command", ["where", "verify", "fetch", "import"])
-def test_a_misspelt_name_is_answered_with_the_near_ones(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "mmaudio_smal_16k"]) == 1
-    assert "no published weights 'mmaudio_smal_16k'. Known: mmaudio_small_16k" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("place", ["file", "file/cache", "/proc/cache"])
-def test_a_cache_that_cannot_be_written_is_a_sentence(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("DMMA_CACHE", str(tmp_path / place))
-    assert main(["list"]) == 0 and "  here  " not in capsys.readouterr().out
-    with pytest.raises(StorageError, match=r"cache folder \S+ cannot be written: .* DMMA_CACHE"):
-        weights.fetch(NAME)
-    assert server.ranges == []
 
 
 def test_a_folder_in_the_place_of_a_file_is_a_sentence(cache: Path) -> None:
