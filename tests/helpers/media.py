@@ -73,6 +73,27 @@ def make_video(
     return str(path)
 
 
+def make_sound_at(path: Path, pieces: list[tuple[float, np.ndarray]], sample_rate_hz: int) -> str:
+    """Write 16-bit PCM whose packets, mono float [A] each, bear the given start times in s, rounded as the container does.
+
+    One picture at 0 s makes that the time zero of the file.
+    """
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("mpeg4", rate=25)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        audio = output.add_stream("pcm_s16le", rate=sample_rate_hz, layout="mono")
+        output.mux(video.encode(av.VideoFrame.from_ndarray(counting_frames(1)[0], format="rgb24")))
+        output.mux(video.encode(None))
+        for start_s, sound_A in pieces:
+            samples = np.round(32767 * sound_A).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate, frame.time_base = sample_rate_hz, Fraction(1, sample_rate_hz)
+            frame.pts = round(start_s * sample_rate_hz)
+            output.mux(audio.encode(frame))
+        output.mux(audio.encode(None))
+    return str(path)
+
+
 def cut_without_encoding(source: str, path: Path, start_s: float) -> str:
     """Stream copy from the key frame before `start_s`, hidden before `start_s` by an edit list, as by cutting tools."""
     with av.open(source) as file, av.open(str(path), "w") as output:

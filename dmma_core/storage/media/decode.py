@@ -112,7 +112,7 @@ class _Decoding:
 
     def __init__(self, source: MediaSource, samplers: Sequence[FrameSampler], start_s: float, end_s: float) -> None:
         self._source, self._samplers, self._end_s = source, samplers, end_s
-        self.sound = SoundTrack(source.uri, from_s=max(0, int(start_s) - 1))
+        self.sound = SoundTrack(source.uri, from_s=max(0, int(start_s) - 1), until_s=end_s)
         self.num_damaged = self._num_packets = 0
         self._shown: Any = None
         self._shown_s = self._picture_end_s = 0.0
@@ -135,7 +135,7 @@ class _Decoding:
                 else:
                     time_s = None if frame.pts is None else float(frame.pts * frame.time_base) - self._source.zero_s
                     self.sound.add(frame, time_s)
-            if all(sampler.done for sampler in self._samplers) if is_video else self.sound.end_s > self._end_s + 0.1:
+            if all(sampler.done for sampler in self._samplers) if is_video else self.sound.is_complete:
                 waiting.discard(packet.stream_index)
                 if not waiting:
                     break

@@ -1,5 +1,6 @@
 """From decoded sound to mono samples on the clip's time line."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,11 @@ from dmma_core.storage.media.resample import Samples, resample
 
 _HIGHEST_RATE_HZ = 768_000
 # Timestamps may be rounded (Matroska: 1 ms). Up to this deviation packets follow each other without a seam.
-_SEAM_S = 0.03
+_SEAM_S = 0.002
+# Collected beyond the wanted end, so that the filter that resamples finds sound there.
+_TAIL_S = 0.1
+# Without a wanted end nothing else limits the silence that timestamps ask for.
+_MAX_SILENCE_S = 60.0
 _FULL_SCALE = {"u1": 128.0, "i2": 32768.0, "i4": 2147483648.0, "i8": 9223372036854775808.0, "f4": 1.0, "f8": 1.0}
 
 
@@ -27,18 +32,25 @@ def mono_of(frame: Any) -> Samples:
 class SoundTrack:
     """Collects decoded sound at its own rate, placed by timestamps: late starts and holes become silence.
 
-    Sound before `from_s` (a whole second, so that every rate has a sample exactly there) is dropped.
+    Every sample is placed on the time line of the whole file, whichever part of it is wanted: within half a sample of its
+    timestamp, or within _SEAM_S where it follows the packet before without a seam. Sound before `from_s` (a whole second,
+    so that every rate has a sample exactly there) and well behind `until_s` is dropped, so memory is bounded by the two.
     """
 
-    def __init__(self, uri: str, from_s: int) -> None:
-        self._uri, self._from_s = uri, from_s
-        self._pieces: list[Samples] = []
-        self._rate_hz = self._num_samples = 0
+    def __init__(self, uri: str, from_s: int, until_s: float) -> None:
+        self._uri, self._from_s, self._until_s = uri, from_s, until_s + _TAIL_S
+        self._pieces: list[tuple[int, Samples]] = []  # with the place of the first sample, counted from `from_s`
+        self._rate_hz = 0
+        self._next: int | None = None  # place of the sample behind the last packet's, counted from `from_s`
 
     @property
     def end_s(self) -> float:
-        """Time of the end of what was collected so far; 0 before anything was."""
-        return self._from_s + self._num_samples / self._rate_hz if self._rate_hz else 0.0
+        """Time of the end of what was decoded so far; 0 before anything was."""
+        return 0.0 if self._next is None else self._from_s + self._next / self._rate_hz
+
+    @property
+    def is_complete(self) -> bool:
+        return self.end_s > self._until_s
 
     def add(self, frame: Any, time_s: float | None) -> None:
         """Append an av.AudioFrame that starts at `time_s` (None: directly behind the one before)."""
@@ -56,22 +68,46 @@ class SoundTrack:
             )
         self._rate_hz = frame.sample_rate
         mono_A = mono_of(frame)
+        place = self._next or 0
         if time_s is not None:
-            late = round((time_s - self._from_s) * self._rate_hz) - self._num_samples
-            if not self._pieces or abs(late) > _SEAM_S * self._rate_hz:
-                if late > 0:
-                    self._append(np.zeros(late, dtype=np.float32))
-                mono_A = mono_A[max(0, -late) :]
-        self._append(mono_A)
+            stamped = round(time_s * self._rate_hz) - self._from_s * self._rate_hz  # rounded alike for every `from_s`
+            if self._next is None:
+                place = stamped
+            elif abs(stamped - place) > _SEAM_S * self._rate_hz:
+                mono_A = mono_A[max(0, place - stamped) :]  # what overlaps the packet before
+                place = max(place, stamped)
+        self._next = place + len(mono_A)
+        self._keep(place, mono_A)
 
-    def _append(self, mono_A: Samples) -> None:
-        if len(mono_A):
-            self._pieces.append(mono_A)
-            self._num_samples += len(mono_A)
+    def _keep(self, place: int, mono_A: Samples) -> None:
+        """Store the part that lies between the limits."""
+        skipped = max(0, -place)
+        if math.isfinite(self._until_s):
+            mono_A = mono_A[: max(0, math.ceil((self._until_s - self._from_s) * self._rate_hz) - place)]
+        if len(mono_A) > skipped:
+            self._pieces.append((place + skipped, mono_A[skipped:]))
+
+    def _native(self) -> Samples:
+        """Everything that was kept, in its places, from `from_s` on."""
+        length = max((place + len(mono_A) for place, mono_A in self._pieces), default=0)
+        silence_s = (length - sum(len(mono_A) for _, mono_A in self._pieces)) / (self._rate_hz or 1)
+        if math.isinf(self._until_s) and silence_s > _MAX_SILENCE_S:
+            raise MediaError(
+                f"The timestamps of the sound of {self._uri} leave out {silence_s:.0f} s.",
+                reason="damaged",
+                remedy="Ask for a shorter duration, or leave it out.",
+            )
+        native_A = np.zeros(length, dtype=np.float32)
+        for place, mono_A in self._pieces:
+            native_A[place : place + len(mono_A)] = mono_A
+        return native_A
 
     def cut(self, start_s: float, num_samples: int | None, rate_hz: int) -> Samples:
-        """`num_samples` samples (None: all) from `start_s` on at `rate_hz`, in [-1, 1], silence behind the end."""
-        native_A = np.concatenate(self._pieces) if self._pieces else np.zeros(0, dtype=np.float32)
+        """`num_samples` samples (None: all) from `start_s` on at `rate_hz`, in [-1, 1], silence behind the end.
+
+        The first one lies within half a sample of `start_s`.
+        """
+        native_A = self._native()
         if not np.isfinite(native_A).all():
             raise MediaError(
                 f"The sound of {self._uri} decodes to values that are not numbers.",

@@ -3,6 +3,7 @@
 import math
 import random
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,15 @@ import soundfile
 
 from dmma_core.errors import AbsentError, ConfigError, MediaError, StorageError
 from dmma_core.storage.media import FrameRequest, decode_audio, decode_clip, missing_bytes, stream_kinds, write_audio
-from helpers.media import counting_frames, cut_without_encoding, indices_of, make_video, moving_frames, tone
+from helpers.media import (
+    counting_frames,
+    cut_without_encoding,
+    indices_of,
+    make_sound_at,
+    make_video,
+    moving_frames,
+    tone,
+)
 
 SMALL = FrameRequest("small", fps=25, height=24, width=32, fit="squash")
 
@@ -154,6 +163,76 @@ def test_a_late_start_of_the_sound_is_silence(tmp_path: Path, suffix: str) -> No
     best = max(similarity, key=lambda lag: similarity[lag])
     assert abs(best) <= 16, "within 1 ms, to which both containers round"
     assert np.abs(clip.audio_A[:5_000]).max() < 1e-3
+
+
+def packets_at(times_s: list[float], rate: int, length: int = 1024) -> list[tuple[float, np.ndarray]]:
+    """Noise in packets with the given start times."""
+    generator = np.random.default_rng(0)
+    return [(time_s, generator.uniform(-0.5, 0.5, length).astype(np.float32)) for time_s in times_s]
+
+
+def check_parts(file: str, rates: tuple[int, ...]) -> None:
+    """Sound of several parts of the first 4 s equals that of the whole at the same times."""
+    for rate in rates:
+        whole_A = decode_audio(file, rate, 0.0, 4.0)
+        for start_s, duration_s in ((1.0, 2.0), (0.5, 1.0), (2.5, 1.5)):
+            part_A = decode_audio(file, rate, start_s, duration_s)
+            first = round(start_s * rate)
+            assert np.abs(part_A - whole_A[first : first + len(part_A)]).max() < 1e-5, (rate, start_s)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "mov"])
+def test_parts_of_a_late_compressed_sound_agree(tmp_path: Path, suffix: str) -> None:
+    sound = np.random.default_rng(0).uniform(-0.3, 0.3, (200_000, 1))
+    file = make_video(tmp_path / f"a.{suffix}", counting_frames(50), sound_AC=sound, sound_start_s=0.038)
+    check_parts(file, (44_100, 16_000))
+
+
+@pytest.mark.parametrize("name", ["vgg_MnEZwnRuQR8_000030.mp4", "vgg_0DCit2EBtjs_000030.mp4"])
+def test_parts_of_real_sound_with_uneven_timestamps_agree(clips_dir: Path, name: str) -> None:
+    if not (clips_dir / name).exists():
+        pytest.skip(f"{name} is absent")
+    check_parts(str(clips_dir / name), (44_100,))
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+@pytest.mark.parametrize("kind", ["late", "late, then early", "hole", "drift"])
+def test_a_sample_stands_at_the_same_time_whichever_part_is_decoded(tmp_path: Path, rate: int, kind: str) -> None:
+    """Real clips have all of these: 0.038 s late, timestamps that step back by 20.6 ms after two packets, small holes."""
+    first = {"late": 0.038, "late, then early": 0.0412, "hole": 0.01, "drift": 0.001}[kind]
+    times = [first + index * 1024 / rate for index in range(int(4.3 * rate / 1024))]
+    shift_s = {"late": 0.0, "late, then early": -0.0206, "hole": 0.0206, "drift": 0.0}[kind]
+    times = [
+        time_s + shift_s * (index > 1) + 1e-3 * index / 64 * (kind == "drift") for index, time_s in enumerate(times)
+    ]
+    packets = packets_at(times, rate)
+    file = make_sound_at(tmp_path / "a.mkv", packets, rate)
+    check_parts(file, (rate, 22_050))
+    native_A = decode_audio(file, rate, 0.0, 4.0)
+    for time_s, packet_A in packets[40:45]:
+        middle_A = packet_A[200:-200]
+        place = round(time_s * rate) + 200
+        reach = round(0.003 * rate)
+        errors = [np.abs(native_A[place + lag :][: len(middle_A)] - middle_A).max() for lag in range(-reach, reach + 1)]
+        assert min(errors) < 1e-4, "within 2 ms of its timestamp, which Matroska rounds to 1 ms"
+
+
+def test_a_jump_of_the_timestamps_costs_no_memory(tmp_path: Path) -> None:
+    rate = 16_000
+    packets = packets_at([*(index * 0.064 for index in range(16)), 20_000.0, 20_000.064], rate)
+    file = make_sound_at(tmp_path / "jump.mkv", packets, rate)
+    tracemalloc.start()
+    try:
+        audio_A = decode_audio(file, rate, 0.0, 2.0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20, "20,000 s of silence are 1,280 MB"
+    assert np.abs(audio_A[:16_000]).max() > 0.4
+    assert not audio_A[16 * 1024 :].any()
+    with pytest.raises(MediaError, match=r"leave out 19999 s") as error:
+        decode_audio(file, rate)
+    assert error.value.reason == "damaged"
 
 
 def test_the_length_is_exact_and_a_short_lack_is_filled(tmp_path: Path) -> None:
