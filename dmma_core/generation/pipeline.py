@@ -131,14 +131,18 @@ class GenerationFolder:
         return all(paths.exists(uri) for uri in self._uris(clip))
 
     def write(self, clip: Clip, wave_A: NDArray[np.float32], sample_rate_hz: int) -> None:
-        """Write the sound, and the untouched picture with it. Raises MediaError or StorageError."""
+        """Write the sound, and the video with it. Raises MediaError for a sound that cannot be written, or StorageError.
+
+        A video that cannot be written costs the sound nothing: a warning names the clip and the reason.
+        """
         cut_A = wave_A[: round(clip.duration_s * sample_rate_hz)]
         audio_uri, *video_uris = self._uris(clip)
         media.write_audio(audio_uri, cut_A, sample_rate_hz)
         for video_uri in video_uris:
-            if not paths.exists(clip.source_uri):
-                raise MediaError(f"The video {clip.source_uri} is gone.", reason="cannot_open", remedy="Bring it back.")
-            media.mux_audio(clip.source_uri, cut_A, sample_rate_hz, video_uri, clip.start_s, clip.duration_s)
+            try:
+                media.mux_audio(clip.source_uri, cut_A, sample_rate_hz, video_uri, clip.start_s, clip.duration_s)
+            except (MediaError, StorageError) as error:
+                log.warning("%s has its sound, but no video with it: %s", clip.clip_id, error)
 
     def complete(self, clip_ids: Sequence[str], failures: Sequence[Rejected], training: Mapping[str, object]) -> None:
         """Write the list of failures and the marker; `training` is what it reports of how the network was trained."""

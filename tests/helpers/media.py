@@ -43,11 +43,13 @@ def make_video(
     sound_AC: np.ndarray | None = None,
     sample_rate_hz: int = 44_100,
     sound_start_s: float = 0.0,
+    pix_fmt: str = "yuv420p",
+    sound_codec: str = "aac",
 ) -> str:
-    """Write a file whose frames have the given times (or `fps`), in the suffix's format; audio [A, channels] as AAC."""
+    """Write a file whose frames have the given times (or `fps`), in the suffix's format; audio is float [A, channels]."""
     with av.open(str(path), "w") as output:
         video = output.add_stream(codec, rate=fps, options=options or {})
-        video.height, video.width, video.pix_fmt = *frames_THWC.shape[1:3], "yuv420p"
+        video.height, video.width, video.pix_fmt = *frames_THWC.shape[1:3], pix_fmt
         ticks = fps if times_s is None else 1000
         video.codec_context.time_base = Fraction(1, ticks)
         video.codec_context.thread_count = 1
@@ -55,7 +57,7 @@ def make_video(
             video.set_display_rotation(rotation)
         if sound_AC is not None:
             layout = {1: "mono", 2: "stereo"}[sound_AC.shape[1]]
-            audio = output.add_stream("aac", rate=sample_rate_hz, layout=layout)
+            audio = output.add_stream(sound_codec, rate=sample_rate_hz, layout=layout)
         times_s = times_s or [index / fps for index in range(len(frames_THWC))]
         for frame_HWC, time_s in zip(frames_THWC, times_s, strict=True):
             frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")

@@ -2,8 +2,9 @@
 
 from dmma_core.storage.media.decode import DecodedClip, decode_audio, decode_clip, require_decoder
 from dmma_core.storage.media.frames import FrameRequest
+from dmma_core.storage.media.mux import mux_audio
 from dmma_core.storage.media.source import AUDIO_SUFFIXES, VIDEO_SUFFIXES, local_copy, missing_bytes, stream_kinds
-from dmma_core.storage.media.write import mux_audio, write_audio, write_video
+from dmma_core.storage.media.write import write_audio, write_video
 
 __all__ = [
     "AUDIO_SUFFIXES",

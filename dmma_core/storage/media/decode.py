@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmma_core.errors import ConfigError, MediaError
-from dmma_core.storage.media.frames import TIME_TOLERANCE_S, FrameRequest, FrameSampler, upright_rgb
+from dmma_core.storage.media.frames import TIME_TOLERANCE_S, FrameRequest, FrameSampler, PictureSink, upright_rgb
 from dmma_core.storage.media.sound import SoundTrack
 from dmma_core.storage.media.source import MediaSource, has_discarded_frames, local_copy, open_media
 
@@ -79,7 +79,7 @@ def decode_clip(
     with open_media(uri) as source:
         if decoder == "decord" and samplers:
             _sample_with_decord(source, samplers)
-        decoding = _Decoding(source, [] if decoder == "decord" else samplers, start_s, start_s + duration_s)
+        decoding = Decoding(source, [] if decoder == "decord" else samplers, start_s, start_s + duration_s)
         decoding.run(with_sound=bool(sample_rate_hz))
         audio_A = None
         if sample_rate_hz:
@@ -101,16 +101,16 @@ def decode_audio(
         assert clip.audio_A is not None
         return clip.audio_A
     with open_media(uri) as source:
-        decoding = _Decoding(source, [], start_s, float("inf"))
+        decoding = Decoding(source, [], start_s, float("inf"))
         decoding.run(with_sound=True)
         decoding.check_sound_reaches(start_s)
         return decoding.sound.cut(start_s, None, sample_rate_hz)
 
 
-class _Decoding:
+class Decoding:
     """One pass over an open file, up to `end_s`, that feeds the samplers and the sound track."""
 
-    def __init__(self, source: MediaSource, samplers: Sequence[FrameSampler], start_s: float, end_s: float) -> None:
+    def __init__(self, source: MediaSource, samplers: Sequence[PictureSink], start_s: float, end_s: float) -> None:
         self._source, self._samplers, self._end_s = source, samplers, end_s
         self.sound = SoundTrack(source.uri, from_s=max(0, int(start_s) - 1), until_s=end_s)
         self.num_damaged = self._num_packets = 0

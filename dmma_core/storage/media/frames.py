@@ -1,7 +1,7 @@
 """From decoded pictures to the frames that consumers asked for: which picture at which time, upright, in which size."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -67,6 +67,23 @@ def upright_rgb(frame: Any) -> Image:
     rgb_HWC: Image = frame.to_ndarray(format="rgb24")
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(rgb_HWC, quarter_turns)) if quarter_turns else rgb_HWC
+
+
+class PictureSink(Protocol):
+    """Takes pictures as they go by in the order of their times."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no later picture is wanted."""
+        ...
+
+    def num_wanted(self, until_s: float) -> int:
+        """How often the picture that is replaced at `until_s` is wanted; 0 spares its conversion to RGB."""
+        ...
+
+    def take(self, rgb_HWC: Image, until_s: float) -> None:
+        """Take the picture that is replaced at `until_s`."""
+        ...
 
 
 class FrameSampler:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dmma_core.data.manifest import Clip, Rejected, read_rows
-from dmma_core.errors import MediaError, StorageError
+from dmma_core.errors import StorageError
 from dmma_core.generation.pipeline import MARKER, GenerationFolder
 from dmma_core.storage import media, paths
 
@@ -60,10 +60,20 @@ def test_a_clip_without_picture_needs_no_video(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "b.mp4").exists()
 
 
-def test_a_vanished_source_is_a_reason_not_a_crash(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="is gone") as failure:
-        folder_at(tmp_path).write(clip_named("c", str(tmp_path / "absent.mp4")), np.zeros(RATE_HZ, np.float32), RATE_HZ)
-    assert failure.value.reason == "cannot_open"
+def test_a_video_that_cannot_be_written_costs_no_sound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "disk").mkdir()
+    folder = folder_at(tmp_path / "out")
+    for clip_id, source, reason in (
+        ("gone", "absent.mp4", "There is no"),
+        ("lost", "disk/lost.mp4", "Is its disk mounted"),
+        ("text", "text.mp4", "cannot be opened"),
+    ):
+        folder.write(clip_named(clip_id, str(tmp_path / source)), np.zeros(RATE_HZ, np.float32), RATE_HZ)
+        assert f"{clip_id} has its sound, but no video with it" in caplog.text
+        assert reason in caplog.text
+        assert len(media.decode_audio(str(tmp_path / "out" / f"{clip_id}.flac"), RATE_HZ)) == RATE_HZ
+    assert not list((tmp_path / "out").glob("*.mp4"))
 
 
 def test_one_folder_never_mixes_two_plans(tmp_path: Path) -> None:

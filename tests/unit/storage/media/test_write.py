@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from dmma_core.data.cleaning import CleaningConfig, check_file
 from dmma_core.errors import MediaError
 from dmma_core.storage.media import FrameRequest, decode_audio, decode_clip, mux_audio, write_audio, write_video
 from helpers.media import counting_frames, cut_without_encoding, indices_of, make_video, moving_frames, tone
@@ -125,6 +126,66 @@ def test_mux_begins_where_the_clip_begins(sources: dict[str, str], tmp_path: Pat
         decode_clip(uri, begin_s, 1.0, [request], None).frames["x"] for uri, begin_s in ((source, start_s), (out, 0.0))
     )
     assert np.array_equal(wanted, shown)
+
+
+# What cleaning accepts and MP4 players do not know: suffix, codec, pixel format, codec and rate of the sound.
+OTHER_CODECS = [
+    ("mov", "prores_ks", "yuv422p10le", "pcm_s16le", 44_100),
+    ("webm", "libvpx", "yuv420p", "libopus", 48_000),
+    ("wmv", "wmv2", "yuv420p", "aac", 44_100),
+    ("wmv", "msmpeg4", "yuv420p", "aac", 44_100),
+    ("flv", "flv", "yuv420p", "aac", 44_100),
+    ("mkv", "ffv1", "yuv420p", "aac", 44_100),
+]
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pix_fmt", "sound_codec", "rate"), OTHER_CODECS)
+def test_pictures_that_mp4_does_not_take_are_encoded_again(
+    tmp_path: Path, suffix: str, codec: str, pix_fmt: str, sound_codec: str, rate: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = tone(2.1, rate, 200.0)[:, None]
+    frames = counting_frames(53, 49 if codec == "ffv1" else 48)[7 * np.arange(53) % 53]
+    source = make_video(
+        tmp_path / f"s.{suffix}",
+        frames,
+        codec=codec,
+        options={"g": "10"},
+        pix_fmt=pix_fmt,
+        sound_codec=sound_codec,
+        sound_AC=sound,
+        sample_rate_hz=rate,
+    )
+    assert check_file(source, CleaningConfig(duration_s=2.0, still_range=0)).reason == ""
+    request = FrameRequest("x", 25, 48, 64, "squash")
+    out = str(tmp_path / "out.mp4")
+    with caplog.at_level("INFO"):
+        for start_s, duration_s in ((0.0, 2.0), (0.62, 1.0)):
+            audio_A = tone(duration_s, 16_000, 700.0)
+            mux_audio(source, audio_A, 16_000, out, start_s, duration_s)
+            wanted = decode_clip(source, start_s, duration_s, [request], None).frames["x"]
+            shown = decode_clip(out, 0.0, duration_s, [request], 16_000)
+            difference_T = np.abs(wanted.astype(int) - shown.frames["x"]).mean(axis=(1, 2, 3))
+            assert difference_T.max() < 4, "neighbours differ by 28 or more"
+            assert shown.audio_A is not None
+            assert np.abs(shown.audio_A - audio_A)[2000:-1000].max() < 0.02
+            assert 0 <= len(pictures(out)) - round(25 * duration_s) <= 1
+            with av.open(out) as container:
+                assert container.streams.video[0].codec_context.name == "h264"
+    assert f"the pictures of {source} are encoded again, as H.264" in caplog.text
+    mux_audio(source, tone(1.0, 16_000), 16_000, out)
+    assert len(pictures(out)) == 53
+
+
+def test_encoding_again_turns_the_pictures_upright(tmp_path: Path) -> None:
+    frames = np.zeros((10, 32, 64, 3), dtype=np.uint8)
+    frames[:, :, :32] = 250
+    source = make_video(tmp_path / "r.mov", frames, codec="prores_ks", pix_fmt="yuv422p10le", rotation=90)
+    mux_audio(source, tone(0.4, 16_000), 16_000, str(tmp_path / "out.mp4"), 0.0, 0.4)
+    request = FrameRequest("x", 10, 64, 32, "squash")
+    wanted, shown = (
+        decode_clip(str(tmp_path / name), 0.0, 0.4, [request], None).frames["x"] for name in ("r.mov", "out.mp4")
+    )
+    assert np.abs(wanted.astype(int) - shown).mean() < 2
 
 
 def test_mux_needs_a_picture(tmp_path: Path) -> None:
