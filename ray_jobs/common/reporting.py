@@ -343,11 +343,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 @contextmanager
 def _local_copy(folder: str) -> Iterator[str]:
-    """`folder` itself if it is local, else a temporary copy of its files."""
+    """`folder` itself if it is local, else a temporary copy of its files. Raises StorageError for names that lead out of it."""
     if not paths.is_remote(folder):
         yield paths.absolute(folder)
         return
     with tempfile.TemporaryDirectory(prefix="dmma-artifacts-") as copy:
         for uri in paths.list_files(folder):
-            paths.write_bytes(os.path.join(copy, uri[len(folder.rstrip("/")) + 1 :]), paths.read_bytes(uri))
+            paths.write_bytes(paths.join(copy, uri[len(folder.rstrip("/")) + 1 :]), paths.read_bytes(uri))
         yield copy

@@ -1,8 +1,8 @@
 """A Google Cloud Storage server on loopback, in this process, for all gs:// URIs in tests.
 
 It is gcp-storage-emulator, with three features added that gcsfs needs: requests are accepted in threads, `moveTo`
-renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites). It can also
-refuse all requests, as a bucket without permission does.
+renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites). Objects
+may be called `../x`, as in a real bucket. It can also refuse all requests, as a bucket without permission does.
 """
 
 # ruff: noqa: N802  (the handler names are those of http.server)
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.handlers.buckets import create_bucket
@@ -32,7 +32,7 @@ class StorageEmulator:
     """
 
     def __init__(self) -> None:
-        self._storage = Storage(use_memory_fs=True)
+        self._storage = _Storage(use_memory_fs=True)
         self._server = _Server(("127.0.0.1", 0), partial(_Handler, self._storage))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -67,6 +67,12 @@ def storage_emulator() -> Iterator[StorageEmulator]:
         emulator._server.shutdown()
         emulator._server.server_close()
         thread.join()
+
+
+class _Storage(Storage):
+    def _object_path(self, bucket_name: str, file_name: str) -> str:
+        """Where the contents are kept: one level below the bucket, so that no part of a name is taken for a path."""
+        return f"{bucket_name}/{quote(file_name, safe='')}"
 
 
 class _Server(ThreadingHTTPServer):

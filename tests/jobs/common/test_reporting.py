@@ -1,19 +1,21 @@
 """MLflow beside a run folder: uploads without duplicates, a server that never answers, the UI's own server."""
 
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dmma_core.errors import DmmaError
+from dmma_core.errors import DmmaError, StorageError
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import MetricsLog
 from helpers.features import write_feature_set
 from ray_jobs.common.reporting import (
     TrackedComparison,
     Uploader,
+    _local_copy,
     local_mlflow_folder,
     require_tracking_server,
     set_status,
@@ -181,3 +183,17 @@ def test_a_tracking_server_that_does_not_answer_is_a_sentence_without_its_passwo
     for no_address in ("http://[bad", "http://127.0.0.1:port"):
         with pytest.raises(DmmaError, match="does not answer"):
             require_tracking_server(no_address)
+
+
+def test_an_object_whose_name_leads_out_is_not_copied(bucket: str, tmp_path: Path) -> None:
+    for name in ("table.md", "sounds/a.wav"):
+        paths.write_bytes(f"{bucket}/comparison/{name}", name.encode())
+    with _local_copy(f"{bucket}/comparison/") as folder:
+        copied = {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*.*")}
+    assert copied == {"table.md", "sounds/a.wav"}
+    outside = Path(tempfile.gettempdir()) / f"{tmp_path.name}-escaped"
+    filesystem, root = paths.filesystem_of(f"{bucket}/comparison")
+    filesystem.pipe_file(f"{root}/../{outside.name}", b"from outside")
+    with pytest.raises(StorageError, match=r"leads out of"), _local_copy(f"{bucket}/comparison"):
+        pass
+    assert not outside.exists()
