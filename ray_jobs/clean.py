@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Sequence
 
-from dmma_core.data.cleaning import count_by, find_media, select_clips, warn_about
+from dmma_core.data.cleaning import count_by, find_media, rejected_lines, select_clips, warn_about
 from dmma_core.data.labels import LabelTable, clip_id_of, read_labels
-from dmma_core.data.manifest import write_manifest
+from dmma_core.data.manifest import check_manifest_folder, write_manifest
 from dmma_core.errors import MediaError
 from dmma_core.job_configs import CleanConfig
 from dmma_core.log import progress
@@ -35,13 +35,13 @@ def plan(config: CleanConfig) -> Sequence[str]:
 def run(config: CleanConfig) -> None:
     files = find_media(config.videos_uri)
     labels, splits = _tables(config)
+    paths.check_writable(config.out_uri)
     with connect(), plain_errors():
         checks = list(progress(check_files(files, config.cleaning), "clean", len(files), unit="file"))
     clips, rejected = select_clips(checks, config.dataset, config.cleaning, labels, splits)
     manifest = write_manifest(config.out_uri, config.dataset, clips, rejected)
     print(f"{len(clips)} clips ({count_by(clip.split for clip in clips)}) in {config.out_uri}.")
-    if rejected:
-        print(f"{len(rejected)} files rejected: {count_by(row.reason for row in rejected)}.")
+    print("".join(f"{line}\n" for line in rejected_lines(rejected, "files", config.out_uri)), end="")
     if not clips:
         raise MediaError(
             f"None of the {len(files)} files of {config.videos_uri} became a clip.",
@@ -53,6 +53,8 @@ def run(config: CleanConfig) -> None:
 
 
 def _tables(config: CleanConfig) -> tuple[LabelTable | None, LabelTable | None]:
+    """Labels and splits. Raises StorageError where the manifest would be written over them or over others' files."""
+    check_manifest_folder(config.out_uri, [uri for uri in (config.captions_uri, config.splits_uri) if uri])
     labels = read_labels(config.captions_uri) if config.captions_uri else None
     return labels, read_labels(config.splits_uri) if config.splits_uri else None
 

@@ -16,16 +16,19 @@ from dmma_core.evaluation.report_file import Report, read_report
 from dmma_core.evaluation.verdict import table_markdown, table_record
 from dmma_core.job_configs import CompareConfig
 from dmma_core.storage import paths
+from dmma_core.storage.overwriting import is_own_json, refuse_overwriting
 from ray_jobs.common.job import Job
 from ray_jobs.common.reporting import log_artifacts, require_tracking_server, tracking_uri_for
 
-FILES = ("table.md", "report.html", "table.json")
+TABLE = "table.json"
+FILES = ("table.md", "report.html", TABLE)
 
 
 def plan(config: CompareConfig) -> list[str]:
     """Check both reports, the depth encoder, write access and MLflow; say what would be compared."""
     first, second = _reports(config)
     require_comparable(first, second)
+    _check_place(config.out_uri, first, second)
     _depth_of(first)
     paths.check_writable(config.out_uri)
     if config.mlflow:
@@ -39,16 +42,18 @@ def plan(config: CompareConfig) -> list[str]:
 def run(config: CompareConfig) -> None:
     """Compare, write the tables and the page, and attach them to the comparison's run in MLflow."""
     first, second = _reports(config)
+    _check_place(config.out_uri, first, second)
     comparison = compare(first, second, config.num_resamples, config.seed)
     chosen = choose_examples(first, config.num_examples)
     examples = make_examples(first, second, chosen, _depth_of(first))
     curves, missing = _curves(first, second)
     page = report_page(config.name, comparison, curves, examples, missing)
     table = table_markdown(comparison)
+    # First, because it marks the folder as a comparison's: after an interruption the same command may write there again.
+    paths.write_json(paths.join(config.out_uri, TABLE), table_record(comparison))
     write_example_sounds(first, second, chosen, paths.join(config.out_uri, "sounds"))
     paths.write_bytes(paths.join(config.out_uri, "table.md"), table.encode())
     paths.write_bytes(paths.join(config.out_uri, "report.html"), page.encode())
-    paths.write_json(paths.join(config.out_uri, "table.json"), table_record(comparison))
     if config.mlflow:
         log_artifacts(_runs_uri(first), config.out_uri, "comparison")
     print(table)
@@ -57,6 +62,12 @@ def run(config: CompareConfig) -> None:
 
 def _reports(config: CompareConfig) -> tuple[Report, Report]:
     return read_report(config.baseline_report_uri), read_report(config.depth_report_uri)
+
+
+def _check_place(out_uri: str, *reports: Report) -> None:
+    """Raise StorageError where the comparison would be written over a report, or over files that are no comparison's."""
+    is_own = is_own_json(paths.join(out_uri, TABLE), "verdict", "reports", "metrics")
+    refuse_overwriting(out_uri, (*FILES, "sounds"), is_own, [report.uri for report in reports])
 
 
 def _runs_uri(report: Report) -> str:

@@ -13,11 +13,13 @@ from dmma_core.config_loading import load_config
 from dmma_core.job_configs import DemoConfig
 from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
+from dmma_core.storage.overwriting import is_own_json, refuse_overwriting
 from ray_jobs import clean, compare, evaluate, extract, generate, render, train
 from ray_jobs.common.job import Job, config_path
 from ray_jobs.common.runtime import connect
 
 ARMS = ("baseline", "depth")
+SECONDS = "seconds.json"
 Step = tuple[Job[Any], list[str]]
 
 
@@ -71,10 +73,8 @@ def _labels(config: DemoConfig, videos: str) -> list[str]:
 
 def plan(config: DemoConfig) -> Sequence[str]:
     """Check the settings of every step and the input of the first; the others' input is made on the way."""
-    loaded = _load(config)
+    _check(config)
     paths.check_writable(config.work_uri)
-    first, first_config = loaded[0]
-    first.plan(first_config)
     return [f"{number}. {_command(*step)}" for number, step in enumerate(steps(config), start=1)]
 
 
@@ -82,6 +82,7 @@ def run(config: DemoConfig) -> None:
     """Run every step on one local Ray, record how long each took, and say where the result lies."""
     seconds: dict[str, float] = {}
     commands = [_command(*step) for step in steps(config)]
+    _check(config)
     with connect(min_cpus=len(ARMS)):
         for number, (job, job_config) in enumerate(_load(config), start=1):
             print(f"\n[{number}/{len(commands)}] {commands[number - 1]}", flush=True)
@@ -89,13 +90,19 @@ def run(config: DemoConfig) -> None:
             job.run(job_config)
             seconds[job.name] = seconds.get(job.name, 0.0) + time.monotonic() - started_s
     name = name_of(config)
-    paths.write_json(
-        paths.join(config.work_uri, "seconds.json"), {key: round(value, 2) for key, value in seconds.items()}
-    )
+    paths.write_json(paths.join(config.work_uri, SECONDS), {key: round(value, 2) for key, value in seconds.items()})
     print(f"\nThe whole chain took {sum(seconds.values()):.0f} s.")
     print(f"Report:     {paths.join(config.work_uri, 'comparison', name, 'report.html')}")
     if config.mlflow:
         print(f"MLflow UI:  dmma ui {paths.join(config.work_uri, 'runs', name)}")
+
+
+def _check(config: DemoConfig) -> None:
+    """Check the settings of every step, the input of the first, and the place for the results."""
+    is_own = is_own_json(paths.join(config.work_uri, SECONDS), "clean", "compare")
+    refuse_overwriting(config.work_uri, [SECONDS], is_own)
+    first, first_config = _load(config)[0]
+    first.plan(first_config)
 
 
 def _load(config: DemoConfig) -> list[tuple[Job[Any], Any]]:

@@ -3,6 +3,7 @@
 from dmma_core.evaluation.embed import TinyTaggerNetwork
 from dmma_core.evaluation.evaluate import evaluate, known_scenes, open_generated
 from dmma_core.evaluation.metric_specs import METRIC_SPECS
+from dmma_core.evaluation.report_file import check_report_place
 from dmma_core.evaluation.verdict import number
 from dmma_core.job_configs import EvaluateConfig
 from dmma_core.log import Progress
@@ -13,6 +14,7 @@ from ray_jobs.common.job import Job
 def plan(config: EvaluateConfig) -> list[str]:
     """Check the generated folder, the evaluator's weights and write access; say what would be measured."""
     generated, network = open_generated(config.generated_uri), TinyTaggerNetwork()
+    check_report_place(config.report_uri)
     paths.check_writable(config.report_uri.rpartition("/")[0] or ".")
     num_rendered = len(known_scenes(generated.clips))
     return [
@@ -24,6 +26,7 @@ def plan(config: EvaluateConfig) -> list[str]:
 def run(config: EvaluateConfig) -> None:
     """Measure every clip and write the report."""
     generated = open_generated(config.generated_uri)
+    check_report_place(config.report_uri)
     with Progress(f"evaluate {generated.record['arm']}", len(generated.clips)) as shown:
         for report in evaluate(generated, config.evaluator, TinyTaggerNetwork(), config.report_uri):
             if report is None:

@@ -17,9 +17,10 @@ import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
 from dmma_core.data import extraction
+from dmma_core.data.cleaning import rejected_lines
 from dmma_core.data.extraction import ShardCollector
 from dmma_core.data.feature_store import FeatureStore, Shard, complete_features, write_captions
-from dmma_core.data.manifest import Clip, Manifest, Rejected, read_manifest
+from dmma_core.data.manifest import REJECTED, Clip, Manifest, Rejected, read_manifest, read_rows
 from dmma_core.encoders.bundle import load_bundle
 from dmma_core.encoders.bundle_options import parse_bundle_name
 from dmma_core.job_configs import ExtractConfig
@@ -196,7 +197,8 @@ def _loader(config: ExtractConfig, duration_s: float, device: str) -> LoadBundle
 
 def _report(uri: str, manifest: Manifest) -> None:
     num_rows = len(FeatureStore(uri))
-    _log.info("%s: %d clips, %d rejected.", uri, num_rows, len(manifest.clips) - num_rows)
+    rejected = read_rows(paths.join(uri, REJECTED), Rejected)
+    print("\n".join([f"{num_rows} of {len(manifest.clips)} clips in {uri}.", *rejected_lines(rejected, "clips", uri)]))
 
 
 JOB = Job(

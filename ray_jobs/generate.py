@@ -27,6 +27,7 @@ def plan(config: GenerateConfig) -> list[str]:
     maker = _maker(config)
     clips, _, source = _inputs(config, maker)
     folder = _folder(config, maker, source)
+    folder.check(clips)
     paths.check_writable(folder.uri)
     return [f"Sounds to make with {maker.checkpoint.uri} in {folder.uri}: {len(clips)}."]
 
@@ -36,7 +37,7 @@ def run(config: GenerateConfig) -> None:
     maker = _maker(config)
     clips, rows, source = _inputs(config, maker)
     folder = _folder(config, maker, source)
-    folder.begin()
+    folder.begin(clips)
     failures = []
     num_pending = sum(not folder.is_done(clip) for clip in clips)
     with Progress(f"generate {maker.checkpoint.record['arm']}", num_pending) as shown:
@@ -47,7 +48,9 @@ def run(config: GenerateConfig) -> None:
     folder.complete([clip.clip_id for clip in clips], failures, training)
     if training["overfitting"]:
         _log.warning("%s Used is the checkpoint of step %d.", training["overfitting"], maker.checkpoint.step)
-    print(f"{folder.uri}: sound for {len(clips) - len(failures)} of {len(clips)} clips; the others: failures.parquet.")
+    print(f"{folder.uri}: sound for {len(clips) - len(failures)} of {len(clips)} clips.")
+    if failures:
+        print(f"The others, with their reasons: {folder.failures_uri}.")
     if len(failures) == len(clips):
         raise MediaError(
             f"Not one of the {len(clips)} sounds could be made; the first: {failures[0].detail}",

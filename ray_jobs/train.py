@@ -15,12 +15,15 @@ from dmma_core.job_configs import TrainConfig
 from dmma_core.log import size_text
 from dmma_core.models.presets import config_for_features, parameter_count
 from dmma_core.storage import paths
+from dmma_core.storage.overwriting import refuse_overwriting
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
 from dmma_core.training.initial_weights import find_init, require_init
 from dmma_core.training.normalisation import Normalisation, stored_normalisation
 from ray_jobs.common.job import Job
 from ray_jobs.common.reporting import (
+    DESCRIPTION,
+    IDS,
     TrackedComparison,
     Uploader,
     require_tracking_server,
@@ -38,6 +41,7 @@ def plan(config: TrainConfig) -> Sequence[str]:
     """Check features, architectures, earlier checkpoints and write access; say what would be trained."""
     store = FeatureStore(config.features_uri)
     check_features(store, config.recipe.loop.batch_size, config.num_workers)
+    _check_place(config)
     paths.check_writable(config.comparison_uri)
     if config.mlflow:
         require_tracking_server(tracking_uri_for(config.comparison_uri))
@@ -70,6 +74,7 @@ def run(config: TrainConfig) -> None:
     )
     store = FeatureStore(config.features_uri)
     check_features(store, config.recipe.loop.batch_size, config.num_workers)
+    _check_place(config)
     plans = arm_plans(config, store, stored_normalisation(paths.join(config.comparison_uri, NORMALISATION), store))
     for arm in plans:
         if checkpoint := newest_checkpoint(RunFolder(arm.run_uri)):
@@ -142,6 +147,12 @@ def arm_plans(config: TrainConfig, store: FeatureStore, normalisation: Normalisa
     for plan in plans:
         require_init(init, plan.model, store.schema)
     return [replace(plan, init=init) for plan in plans]
+
+
+def _check_place(config: TrainConfig) -> None:
+    """Raise StorageError where the comparison's folder holds files of these names that no training wrote."""
+    is_own = any(paths.exists(paths.join(config.comparison_uri, name)) for name in (NORMALISATION, DESCRIPTION))
+    refuse_overwriting(config.comparison_uri, (*config.chosen_arms(), NORMALISATION, DESCRIPTION, IDS), is_own)
 
 
 def _parameters(config: TrainConfig, arm: ArmPlan) -> dict[str, object]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmma_core.data.labels import LabelTable, caption_from_name, clip_id_of, split_by_hash
-from dmma_core.data.manifest import Clip, Rejected, caption_id_of
+from dmma_core.data.manifest import REJECTED, Clip, Rejected, caption_id_of
 from dmma_core.errors import ConfigError, MediaError, StorageError
 from dmma_core.storage import paths
 from dmma_core.storage.media import (
@@ -38,6 +38,7 @@ _LOOK = FrameRequest("look", fps=5, height=64, width=64, fit="squash")
 _LISTEN_RATE_HZ = 16_000
 _LEVEL_WINDOW_S = 0.05
 _BLACK_PERCENTILE = 99.0
+_MAX_EXAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def check_file(uri: str, config: CleaningConfig) -> FileCheck:
             except MediaError as error:
                 has_video, problems = False, [(error.reason, error.message)]
             problems = [(reason, detail.replace(path, uri)) for reason, detail in problems]
-    except StorageError as error:
+    except (StorageError, MediaError) as error:
         if paths.is_remote(uri):
             raise
         has_video, problems = False, [("cannot_open", error.message)]
@@ -185,6 +186,19 @@ def count_by(values: Iterable[str]) -> str:
     """ "12 no_audio, 3 silent": how often each value occurs, the most frequent first."""
     counts = collections.Counter(values)
     return ", ".join(f"{n} {value}" for value, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def rejected_lines(rejected: Sequence[Rejected], what: str, folder_uri: str) -> list[str]:
+    """How many were rejected for which reasons, an example of the most frequent ones, and where all of them are listed."""
+    if not rejected:
+        return []
+    first = {row.reason: row for row in reversed(rejected)}
+    frequent = collections.Counter(row.reason for row in rejected).most_common(_MAX_EXAMPLES)
+    return [
+        f"{len(rejected)} {what} rejected: {count_by(row.reason for row in rejected)}.",
+        *(f"  {reason}: {first[reason].clip_id}: {first[reason].detail}" for reason, _ in frequent),
+        f"The whole list: {paths.join(folder_uri, REJECTED)}",
+    ]
 
 
 def _split_of(clip_id: str, config: CleaningConfig, labels: LabelTable | None, splits: LabelTable | None) -> str:

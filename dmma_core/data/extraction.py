@@ -18,10 +18,11 @@ from dmma_core.data.feature_store import (
     write_shard,
 )
 from dmma_core.data.feature_store import MARKER as FEATURES
-from dmma_core.data.manifest import Clip, Manifest, Rejected, caption_id_of, read_marker
+from dmma_core.data.manifest import REJECTED, Clip, Manifest, Rejected, caption_id_of, read_marker
 from dmma_core.errors import SchemaError
 from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
+from dmma_core.storage.overwriting import refuse_overwriting
 
 PLAN = "EXTRACTION.json"
 _WRITERS = 4
@@ -44,8 +45,14 @@ def common_duration_s(manifest: Manifest) -> float:
 
 
 def check_folder(uri: str, manifest: Manifest, clips_per_shard: int, bundle: str) -> None:
-    """Raise SchemaError where `uri` already has another manifest, bundle or shard size. Changes nothing."""
-    if paths.exists(paths.join(uri, PLAN)):
+    """Raise SchemaError where `uri` already has another manifest, bundle or shard size. Changes nothing.
+
+    Raises StorageError for a folder that holds other files of the names that an extraction writes.
+    """
+    is_own = paths.exists(paths.join(uri, PLAN))
+    names = (PLAN, FEATURES, CAPTIONS, REJECTED, "part-00000.parquet", "part-00000.json")
+    refuse_overwriting(uri, names, is_own, [paths.join(manifest.uri, REJECTED)])
+    if is_own:
         plan = read_marker(uri, PLAN, "extract", SCHEMA_VERSION)
         wanted = {**_inputs(manifest, clips_per_shard), "bundle": bundle}
         found = {**plan, "bundle": plan["schema"]["bundle"]}
@@ -57,13 +64,11 @@ def open_folder(uri: str, manifest: Manifest, schema: FeatureSchema, clips_per_s
 
     Raises SchemaError where other inputs are recorded.
     """
+    check_folder(uri, manifest, clips_per_shard, schema.bundle)
     if paths.exists(paths.join(uri, PLAN)):
-        check_folder(uri, manifest, clips_per_shard, schema.bundle)
         recorded = read_marker(uri, PLAN, "extract", SCHEMA_VERSION)["schema"]
         wanted = FeatureSchema.from_dict(recorded).to_dict()
         _refuse_differences(uri, {key: (wanted[key], value) for key, value in schema.to_dict().items()})
-    elif paths.exists(paths.join(uri, FEATURES)):
-        raise SchemaError(f"{uri} contains features without an {PLAN}.", remedy="Use another out_uri.")
     else:
         inputs = _inputs(manifest, clips_per_shard)
         paths.write_json(

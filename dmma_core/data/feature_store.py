@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmma_core.data.feature_schema import SCHEMA_VERSION, TENSORS, FeatureSchema, rows_to_table
-from dmma_core.data.manifest import Clip, Manifest, Rejected, caption_id_of, read_marker, write_rows
+from dmma_core.data.manifest import REJECTED, Clip, Manifest, Rejected, caption_id_of, read_marker, write_rows
 from dmma_core.errors import IncompleteError, SchemaError, StorageError
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths
@@ -106,7 +106,7 @@ def complete_features(uri: str, manifest: Manifest, schema: FeatureSchema, shard
         raise IncompleteError(f"{uri} lacks {', '.join(unfinished) or CAPTIONS}.", remedy="Run `dmma extract` again.")
     markers = {shard.name: paths.read_json(paths.join(uri, f"{shard.name}.json")) for shard in shards}
     rejected = [Rejected(**row) for marker in markers.values() for row in marker["rejected"]]
-    write_rows(paths.join(uri, "rejected.parquet"), Rejected, rejected)
+    write_rows(paths.join(uri, REJECTED), Rejected, rejected)
     parts = [
         {"name": f"{name}.parquet", "num_rows": marker["num_rows"], "sha256": marker["sha256"]}
         for name, marker in markers.items()

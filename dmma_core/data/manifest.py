@@ -1,7 +1,8 @@
 """The manifest: the clips of a dataset, their sources, and the rejected files with their reasons.
 
 A manifest is a folder: `part-*.parquet` (one row per clip), `rejected.parquet` (clip_id, source_uri, reason, detail)
-and `MANIFEST.json`, written last; without it the folder is unfinished.
+and `MANIFEST.json`, written last; without it the folder is unfinished. `CLEANING.json`, written first, marks the folder
+as one for a manifest.
 """
 
 import io
@@ -15,10 +16,13 @@ import pyarrow.parquet as pq
 from dmma_core.errors import IncompleteError, SchemaError, StorageError
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths
+from dmma_core.storage.overwriting import refuse_overwriting
 from dmma_core.storage.parquet import read_table_at
 
 SCHEMA_VERSION = 1
 MARKER = "MANIFEST.json"
+REJECTED = "rejected.parquet"
+_BEGUN = "CLEANING.json"
 _ROWS_PER_PART = 50_000
 
 
@@ -98,18 +102,25 @@ def caption_id_of(caption: str) -> str:
     return fingerprint(caption)[:16]
 
 
+def check_manifest_folder(uri: str, inputs: Sequence[str]) -> None:
+    """Raise StorageError where a manifest at `uri` would be written over one of the files `inputs`, or over others' files."""
+    is_own = any(paths.exists(paths.join(uri, name)) for name in (_BEGUN, MARKER))
+    refuse_overwriting(uri, (_BEGUN, _part_name(0), REJECTED, MARKER), is_own, inputs)
+
+
 def write_manifest(uri: str, dataset: str, clips: Sequence[Clip], rejected: Sequence[Rejected]) -> Manifest:
     """Write the manifest, marker last.
 
     The marker of an older manifest is removed first, then its files are replaced.
     """
     clips = sorted(clips, key=lambda clip: clip.clip_id)
+    paths.write_json(paths.join(uri, _BEGUN), {"schema_version": SCHEMA_VERSION, "dataset": dataset})
     paths.remove(paths.join(uri, MARKER))
     parts = [clips[i : i + _ROWS_PER_PART] for i in range(0, len(clips), _ROWS_PER_PART)]
-    names = [f"part-{index:05d}.parquet" for index in range(len(parts))]
+    names = [_part_name(index) for index in range(len(parts))]
     for name, part in zip(names, parts, strict=True):
         write_rows(paths.join(uri, name), Clip, part)
-    write_rows(paths.join(uri, "rejected.parquet"), Rejected, sorted(rejected, key=lambda row: row.source_uri))
+    write_rows(paths.join(uri, REJECTED), Rejected, sorted(rejected, key=lambda row: row.source_uri))
     manifest = Manifest(uri, dataset, tuple(clips), tuple(rejected), fingerprint([asdict(clip) for clip in clips]))
     marker = {
         "schema_version": SCHEMA_VERSION,
@@ -124,11 +135,15 @@ def write_manifest(uri: str, dataset: str, clips: Sequence[Clip], rejected: Sequ
     return manifest
 
 
+def _part_name(index: int) -> str:
+    return f"part-{index:05d}.parquet"
+
+
 def read_manifest(uri: str) -> Manifest:
     """Read a complete manifest. Raises IncompleteError without its marker, SchemaError for another version."""
     marker = read_marker(uri, MARKER, "clean", SCHEMA_VERSION)
     clips = [clip for name in marker["parts"] for clip in read_rows(paths.join(uri, name), Clip)]
-    rejected = read_rows(paths.join(uri, "rejected.parquet"), Rejected)
+    rejected = read_rows(paths.join(uri, REJECTED), Rejected)
     return Manifest(uri, marker["dataset"], tuple(clips), tuple(rejected), marker["fingerprint"])
 
 

@@ -11,7 +11,8 @@ import torch
 from dmma_core.errors import SchemaError
 from dmma_core.evaluation.set_metrics import SetArrays
 from dmma_core.storage import paths
-from dmma_core.storage.tensor_files import read_tensors, write_tensors
+from dmma_core.storage.overwriting import is_own_json, refuse_overwriting
+from dmma_core.storage.tensor_files import read_tensors, tensor_names, write_tensors
 
 SCHEMA_VERSION = 2
 _ARRAYS = ("embedding", "logits", "true_embedding", "true_logits")
@@ -55,6 +56,13 @@ class Report:
 
 def arrays_uri(report_uri: str) -> str:
     return report_uri.removesuffix(".json") + ".safetensors"
+
+
+def check_report_place(uri: str) -> None:
+    """Raise StorageError where a report at `uri` would be written over anything else than a report."""
+    folder, _, name = paths.absolute(uri).rpartition("/")
+    is_own = is_own_json(uri, "arrays_sha256") if paths.exists(uri) else tensor_names(arrays_uri(uri)) == set(_ARRAYS)
+    refuse_overwriting(folder, (name, arrays_uri(name)), is_own)
 
 
 def write_report(uri: str, record: Mapping[str, Any], arrays: Mapping[str, Any]) -> Report:

@@ -21,6 +21,7 @@ from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import media, paths
+from dmma_core.storage.overwriting import refuse_overwriting
 from dmma_core.storage.run_folder import Checkpoint
 from dmma_core.tensors import Array, device_named
 
@@ -118,14 +119,26 @@ class GenerationFolder:
     audio_suffix: str
     with_video: bool
 
-    def begin(self) -> None:
+    @property
+    def failures_uri(self) -> str:
+        return paths.join(self.uri, _FAILURES)
+
+    def check(self, clips: Sequence[Clip]) -> None:
+        """Raise StorageError where the folder is of another plan, or `clips` would be written over files not its own."""
         plan_uri = paths.join(self.uri, _PLAN)
-        if paths.exists(plan_uri) and paths.read_json(plan_uri) != self.plan:
+        is_own = paths.exists(plan_uri)
+        names = {_PLAN, _FAILURES, MARKER, *(name for clip in clips for name in self._names(clip))}
+        refuse_overwriting(self.uri, names, is_own, [clip.source_uri for clip in clips])
+        if is_own and paths.read_json(plan_uri) != self.plan:
             raise StorageError(
                 f"{self.uri} holds sounds made with another checkpoint or other settings.",
                 remedy="Give another out_uri, or delete that folder.",
             )
-        paths.write_json(plan_uri, self.plan)
+
+    def begin(self, clips: Sequence[Clip]) -> None:
+        """Make the folder one of this plan. Raises StorageError as `check` does."""
+        self.check(clips)
+        paths.write_json(paths.join(self.uri, _PLAN), self.plan)
 
     def is_done(self, clip: Clip) -> bool:
         return all(paths.exists(uri) for uri in self._uris(clip))
@@ -146,7 +159,7 @@ class GenerationFolder:
 
     def complete(self, clip_ids: Sequence[str], failures: Sequence[Rejected], training: Mapping[str, object]) -> None:
         """Write the list of failures and the marker; `training` is what it reports of how the network was trained."""
-        write_rows(paths.join(self.uri, _FAILURES), Rejected, failures)
+        write_rows(self.failures_uri, Rejected, failures)
         failed = {row.clip_id for row in failures}
         record = {
             **self.plan,
@@ -160,9 +173,12 @@ class GenerationFolder:
         record["fingerprint"] = fingerprint({key: record[key] for key in (*self.plan, "clips")})
         paths.write_json(paths.join(self.uri, MARKER), record)
 
-    def _uris(self, clip: Clip) -> list[str]:
+    def _names(self, clip: Clip) -> list[str]:
         suffixes = [self.audio_suffix, ".mp4"] if self.with_video and clip.has_video else [self.audio_suffix]
-        return [paths.join(self.uri, f"{clip.clip_id}{suffix}") for suffix in suffixes]
+        return [f"{clip.clip_id}{suffix}" for suffix in suffixes]
+
+    def _uris(self, clip: Clip) -> list[str]:
+        return [paths.join(self.uri, name) for name in self._names(clip)]
 
 
 def generation_plan(maker: SoundMaker, how: SamplingConfig, weights: str, **source: object) -> dict[str, object]:

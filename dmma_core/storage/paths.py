@@ -80,7 +80,9 @@ def join(base: str, *parts: str) -> str:
         raise StorageError(
             f"{'/'.join(parts)!r} leads out of {base}.", remedy="Use a name without '..' or a leading '/'."
         )
-    return base if relative == "." else f"{base.rstrip('/')}/{relative}"
+    if relative == "." or not base:
+        return base or relative
+    return f"{base.rstrip('/')}/{relative}"
 
 
 def exists(uri: str) -> bool:
@@ -109,6 +111,15 @@ def list_folders(uri: str) -> list[str]:
     with _sentences(uri):
         entries = filesystem.ls(root, detail=True)
     return sorted(posixpath.basename(e["name"].rstrip("/")) for e in entries if e["type"] == "directory")
+
+
+def list_names(uri: str) -> set[str]:
+    """Names of the files and folders directly below `uri`; an absent one has none."""
+    filesystem, root = filesystem_of(uri)
+    if not exists(uri):
+        return set()
+    with _sentences(uri):
+        return {posixpath.basename(path.rstrip("/")) for path in filesystem.ls(root, detail=False)}
 
 
 @contextmanager

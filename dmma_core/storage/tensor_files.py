@@ -1,5 +1,6 @@
 """safetensors files, local or in a bucket. Pickle is never read here."""
 
+import json
 from collections.abc import Mapping
 
 from safetensors import SafetensorError
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from dmma_core.errors import StorageError
 from dmma_core.storage import paths
+
+_MAX_HEAD_BYTES = 100_000_000  # the format's own limit
 
 
 def read_tensors(uri: str) -> dict[str, Tensor]:
@@ -21,6 +24,19 @@ def read_tensors(uri: str) -> dict[str, Tensor]:
         raise StorageError(
             f"{uri} is not a complete safetensors file ({error}).", remedy="Fetch or write it again."
         ) from error
+
+
+def tensor_names(uri: str) -> set[str]:
+    """Names of the tensors of a safetensors file, from its head alone; none where it is absent or of another kind."""
+    if not paths.exists(uri):
+        return set()
+    with paths.open_read(uri) as file:
+        length = int.from_bytes(file.read(8), "little")
+        head = file.read(length) if length <= _MAX_HEAD_BYTES else b""
+    try:
+        return set(json.loads(head)) - {"__metadata__"}
+    except (ValueError, TypeError):
+        return set()
 
 
 def write_tensors(uri: str, tensors: Mapping[str, Tensor]) -> None:

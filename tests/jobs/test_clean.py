@@ -39,7 +39,10 @@ def test_good_files_become_clips_and_broken_ones_are_listed(
     assert [clip.clip_id for clip in manifest.clips] == [f"-clip_{index:02d}" for index in range(12)]
     assert [clip.caption for clip in manifest.clips] == [f"bar {index}" for index in range(12)]
     assert [(row.clip_id, row.reason) for row in manifest.rejected] == [("broken", "cannot_open"), ("mute", "no_audio")]
-    assert "2 files rejected: 1 cannot_open, 1 no_audio." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 files rejected: 1 cannot_open, 1 no_audio." in printed
+    assert f"  no_audio: mute: {videos}/mute.mp4 has no audio stream." in printed
+    assert f"The whole list: {out}/rejected.parquet" in printed
 
 
 def test_running_again_over_a_half_written_manifest_gives_the_same(
@@ -76,6 +79,18 @@ def test_dry_run_counts_and_changes_nothing(videos: Path, tmp_path: Path, capsys
     assert not (tmp_path / "manifest" / "MANIFEST.json").exists()
 
 
+def test_a_folder_without_media_is_refused_before_ray_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray_jobs.clean.connect", None)  # not to be called
+    (tmp_path / "notes.txt").touch()
+    for videos_uri, sentence in ((f"{tmp_path}/absent", "There is no folder"), (str(tmp_path), "none of them a video")):
+        for more in ([], ["--dry-run"]):
+            assert JOB.main([f"videos_uri={videos_uri}", f"out_uri={tmp_path}/manifest", *more]) == 1
+            assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "manifest").exists()
+
+
 def test_no_good_file_at_all_is_an_error_that_says_why(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,3 +100,14 @@ def test_no_good_file_at_all_is_an_error_that_says_why(
     assert read_manifest(f"{tmp_path}/manifest").rejected[0].reason == "cannot_open"
     assert JOB.main([f"videos_uri={tmp_path}/absent", f"out_uri={tmp_path}/manifest"]) != 0
     assert "no folder" in capsys.readouterr().err
+
+
+def test_a_manifest_is_not_written_over_other_files(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No Ray is started for it, and nothing is changed."""
+    (tmp_path / "part-00000.parquet").write_bytes(b"features of another job")
+    for more in ([], ["--dry-run"]):
+        assert JOB.main([*settings(str(videos), str(tmp_path)), *more]) == 1
+        assert "written over: part-00000.parquet" in capsys.readouterr().err
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"features of another job"]

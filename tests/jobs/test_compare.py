@@ -77,3 +77,42 @@ def test_evaluate_needs_a_finished_generation(tmp_path: Path, capsys: pytest.Cap
     assert evaluate.JOB.main([f"generated_uri={tmp_path}", f"report_uri={tmp_path}/x.json"]) == 1
     assert "dmma generate" in capsys.readouterr().err
     assert evaluate.JOB.main([f"report_uri={tmp_path}/x.txt"]) == 2
+
+
+def test_neither_job_writes_over_other_files(reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("baseline", "depth"):
+        for suffix in (".json", ".safetensors"):
+            (tmp_path / name).with_suffix(suffix).write_bytes((reports / name).with_suffix(suffix).read_bytes())
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / "depth").with_suffix(suffix).rename((tmp_path / "table").with_suffix(suffix))
+    (tmp_path / "weights.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    (tmp_path / "own.json").write_text("[1]")
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    comparison = [
+        *_settings(tmp_path),
+        f"depth_report_uri={tmp_path}/table.json",
+        f"out_uri={tmp_path}",
+        "mlflow=false",
+    ]
+    generated = json.loads((reports / "depth.json").read_text())["generated_uri"]
+    for job, settings, sentence in (
+        (compare, comparison, f"{tmp_path}/table.json would be written over, but it is the input"),
+        (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/own.json"], "written over: own.json"),
+        (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/weights.json"], "over: weights.safetensors"),
+        (evaluate, [f"generated_uri={generated}", f"report_uri={generated}/GENERATION.json"], "over: GENERATION.json"),
+    ):
+        for more in ([], ["--dry-run"]):
+            assert job.JOB.main([*settings, *more]) == 1
+            assert sentence in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
+def test_what_was_interrupted_is_written_again(reports: Path, tmp_path: Path) -> None:
+    record = json.loads((reports / "depth.json").read_text())
+    (tmp_path / "depth.safetensors").write_bytes((reports / "depth.safetensors").read_bytes())
+    settings = [f"generated_uri={record['generated_uri']}", f"report_uri={tmp_path}/depth.json"]
+    assert evaluate.JOB.main(settings) == 0
+    settings = [*_settings(reports), f"out_uri={tmp_path}/comparison", "mlflow=false", "num_examples=0"]
+    assert compare.JOB.main(settings) == 0
+    (tmp_path / "comparison" / "report.html").unlink()
+    assert compare.JOB.main(settings) == 0

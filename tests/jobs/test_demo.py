@@ -73,3 +73,21 @@ def test_captions_are_found_in_the_folder_or_beside_it(tmp_path: Path) -> None:
     assert captions() == f"captions_uri={tmp_path}/videos.csv"
     (videos / "captions.tsv").write_text("id\tlabel\n")
     assert captions() == f"captions_uri={videos}/captions.tsv"
+
+
+def test_nothing_is_started_for_what_the_first_step_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")  # whoever connects to Ray gets another sentence
+    (tmp_path / "none").mkdir()
+    (tmp_path / "seconds").mkdir()
+    (tmp_path / "seconds" / "seconds.json").write_text('{"clean": "teeth"}')
+    for settings, sentence in (
+        ([f"{tmp_path}/absent"], "There is no folder"),
+        ([f"{tmp_path}/none"], "holds 0 files"),
+        ([f"work_uri={tmp_path}/seconds"], "written over: seconds.json"),
+    ):
+        for more in ([], ["--dry-run"]):
+            assert JOB.main([f"work_uri={tmp_path}/work", *settings, *more]) == 1
+            assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()

@@ -123,7 +123,9 @@ def test_an_interrupted_set_is_completed_to_the_same_bytes(extracted: ExtractCon
     assert again.fingerprint == FeatureStore(extracted.out_uri).fingerprint
 
 
-def test_bad_clips_are_listed_with_their_reason(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:
+def test_bad_clips_are_listed_with_their_reason(
+    ray_cluster: None, clips: list[Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(Path(clips[0].source_uri).read_bytes()[:2000])
     short = replace(clips[1], clip_id="short", start_s=1.0)
@@ -137,6 +139,10 @@ def test_bad_clips_are_listed_with_their_reason(ray_cluster: None, clips: list[C
     reasons = {clip_id: row.reason for clip_id, row in rejected.items()}
     assert reasons == {"broken": "cannot_open", "gone": "absent", "short": "too_short"}
     assert "gone.mp4" in rejected["gone"].detail
+    printed = capsys.readouterr().out
+    assert "3 clips rejected: 1 absent, 1 cannot_open, 1 too_short." in printed
+    assert "  absent: gone: There is no " in printed
+    assert f"The whole list: {tmp_path}/features/rejected.parquet" in printed
     values = store.read(1)
     assert not any(values[name].any() for name in ("rgb", "depth", "depth_scalars", "sync"))
     np.testing.assert_array_equal(values["text"], store.empty_text)
@@ -251,3 +257,19 @@ def test_an_absent_decoder_is_refused_before_anything_is_read(
     places = [f"manifest_uri={tmp_path}/absent", f"out_uri={tmp_path}/features"]
     assert JOB.main(["--dry-run", *places, "decoder=decord"]) == 2
     assert "pip install 'dmma[decord]'" in capsys.readouterr().err
+
+
+def test_features_are_not_written_over_other_files(
+    clips: list[Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither over the manifest nor into a folder that holds other parts; no Ray is started for it."""
+    manifest_of(f"{tmp_path}/manifest", clips)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "captions.parquet").write_bytes(b"of others")
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for out, sentence in (("manifest", "it is the input"), ("other", "written over: captions.parquet")):
+        for more in ([], ["--dry-run"]):
+            settings = ["bundle=tiny", f"manifest_uri={tmp_path}/manifest", f"out_uri={tmp_path}/{out}", *more]
+            assert JOB.main(settings) == 1
+            assert sentence in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == kept

@@ -117,3 +117,30 @@ def test_a_dry_run_opens_the_video(run_uri: str, video: str, capsys: pytest.Capt
         assert generate.JOB.main([file, "--run", run_uri, "--dry-run"]) != 0
         assert sentence in capsys.readouterr().err
     assert generate.JOB.main([video, "--run", run_uri, "--dry-run"]) == 0
+
+
+def test_a_users_files_are_never_written_over(run_uri: str, video: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("moving.flac").write_bytes(b"another recording")
+    Path("away").mkdir()
+    Path("away/plan.json").write_text("{}")
+    kept = {path: path.read_bytes() for path in Path().rglob("*.*")}
+    here = Path.cwd()
+    for out, sentence in (
+        (".", "moving.mp4 would be written over, but it is the input moving.mp4"),
+        (str(here), "it is the input"),
+        (f"file://{here}/away/..", "it is the input"),
+        ("away", "made with another checkpoint"),
+    ):
+        for more in ([], ["--dry-run"]) if out == "." else (["--dry-run"],):
+            assert generate.JOB.main([video, "--run", run_uri, "--out", out, "sampling.num_steps=1", *more]) == 1
+            assert sentence in capsys.readouterr().err
+    assert generate.JOB.main([video, "--run", run_uri, "--out", ".", "with_video=false", "sampling.num_steps=1"]) == 1
+    assert "was not begun by this job and holds what would be written over: moving.flac" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().rglob("*.*")} == kept
+
+
+def test_only_failures_are_spoken_of(run_uri: str, video: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.JOB.main([video, "--run", run_uri, "--out", "new", "sampling.num_steps=1"]) == 0
+    printed = capsys.readouterr().out
+    assert "new: sound for 1 of 1 clips." in printed
+    assert "failures" not in printed

@@ -57,3 +57,11 @@ def test_dry_run_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not list(tmp_path.rglob("*.*"))
     assert JOB.main([f"out_uri={tmp_path}", "scenes.width=31"]) == 2
     assert "width is 31" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_clips_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "captions.tsv").write_text("id\tlabel\n")
+    for more in ([], ["--dry-run"]):
+        assert JOB.main([f"out_uri={tmp_path}", *SMALL, *more]) == 1
+        assert "written over: captions.tsv" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["captions.tsv"]

@@ -249,3 +249,12 @@ def test_bad_input_is_a_sentence(
     said = capsys.readouterr().err
     assert re.search(sentence, said)
     assert "Traceback" not in said
+
+
+def test_runs_of_others_are_left_alone(store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "depth").mkdir()
+    (tmp_path / "depth" / "job.yaml").write_text("of another run")
+    for more in ([], ["--dry-run"]):
+        assert train.JOB.main([*settings(store, tmp_path, 2), *more]) == 1
+        assert "was not begun by this job and holds what would be written over: depth" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["depth", "job.yaml"]

@@ -22,6 +22,7 @@ from dmma_core.errors import ConfigError, SchemaError
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths
 from dmma_core.storage.media import write_video
+from dmma_core.storage.overwriting import refuse_overwriting
 from dmma_core.storage.parquet import read_table_at
 
 SCHEMA_VERSION = 1
@@ -45,8 +46,17 @@ def is_rendered(uri: str) -> bool:
 
 
 def check_settings(config: SceneConfig, uri: str) -> None:
-    """Raise ConfigError where `uri` contains clips of other settings."""
+    """Raise ConfigError where `uri` contains clips of other settings, StorageError for files of others."""
     settings_uri = paths.join(uri, _SETTINGS)
+    names = {
+        _SETTINGS,
+        _PARTS,
+        TRUTH,
+        CAPTIONS,
+        MARKER,
+        *(name for name in paths.list_names(uri) if name.startswith("scene_")),
+    }
+    refuse_overwriting(uri, names, is_own=paths.exists(settings_uri))
     if paths.exists(settings_uri) and (found := paths.read_json(settings_uri)) != config_to_dict(config):
         differing = sorted(key for key, value in config_to_dict(config).items() if found.get(key) != value)
         raise ConfigError(

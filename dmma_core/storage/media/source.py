@@ -42,10 +42,17 @@ class MediaSource:
 def local_copy(uri: str) -> Iterator[str]:
     """Local path of `uri`: the file itself, or a temporary copy of a remote one.
 
-    Raises AbsentError where there is no such file, StorageError where the storage does not give it.
+    Raises AbsentError where there is no such file, StorageError where the storage does not give it, and MediaError
+    "cannot_open" for what is no file: whoever opened a named pipe would wait for its writer.
     """
     if not paths.is_remote(uri):
         path = paths.filesystem_of(uri)[1]
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise MediaError(
+                f"{uri} is a pipe, a socket or a device, a file was expected.",
+                reason="cannot_open",
+                remedy="Give a video or sound file.",
+            )
         try:
             with paths.open_read(uri):  # an absent or unreadable file becomes a sentence here
                 pass

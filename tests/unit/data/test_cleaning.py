@@ -1,6 +1,7 @@
 """Cleaning: every kind of bad file is found with its reason and its measured value; good files pass."""
 
 import csv
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from dmma_core.data.cleaning import CleaningConfig, FileCheck, check_file, find_media, level_dbfs, select_clips
 from dmma_core.data.labels import LabelTable
 from dmma_core.data.manifest import read_manifest, write_manifest
-from dmma_core.errors import ConfigError, StorageError
-from dmma_core.storage.media import write_audio
+from dmma_core.errors import ConfigError, MediaError, StorageError
+from dmma_core.storage.media import stream_kinds, write_audio
 from helpers.media import make_video, moving_frames, tone
 
 RULES = CleaningConfig(duration_s=1.0)
@@ -194,3 +195,15 @@ def test_real_clips_are_rejected_for_the_reasons_their_list_gives(clips_dir: Pat
             expected = ""
         check = check_file(str(clips_dir / row["file"]), rules)
         assert check.reason == expected, (row["file"], check.detail)
+
+
+def test_a_named_pipe_is_rejected_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (uri,) = find_media(str(tmp_path))
+    check = check_file(uri, RULES)
+    assert (check.reason, check.detail) == (
+        "cannot_open",
+        f"{uri} is a pipe, a socket or a device, a file was expected.",
+    )
+    with pytest.raises(MediaError, match="is a pipe"):
+        stream_kinds(uri)

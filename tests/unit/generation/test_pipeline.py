@@ -77,18 +77,30 @@ def test_a_video_that_cannot_be_written_costs_no_sound(tmp_path: Path, caplog: p
 
 
 def test_one_folder_never_mixes_two_plans(tmp_path: Path) -> None:
-    folder_at(tmp_path).begin()
-    folder_at(tmp_path).begin()
+    folder_at(tmp_path).begin([])
+    folder_at(tmp_path).begin([])
     with pytest.raises(StorageError, match="another checkpoint or other settings"):
-        folder_at(tmp_path, {**PLAN, "checkpoint_sha256": "other"}).begin()
+        folder_at(tmp_path, {**PLAN, "checkpoint_sha256": "other"}).begin([])
 
 
 def test_the_marker_lists_what_was_made_and_the_failures_their_reasons(tmp_path: Path) -> None:
     folder = folder_at(tmp_path)
-    folder.begin()
+    folder.begin([])
     failures = [Rejected("b", "b.mp4", "cannot_open", "Gone.")]
     folder.complete(["b", "a"], failures, training={"step": 3})
     record = paths.read_json(str(tmp_path / MARKER))
     assert record["clips"] == ["a"]
     assert record["num_failures"] == 1
     assert read_rows(str(tmp_path / "failures.parquet"), Rejected) == failures
+
+
+def test_the_videos_of_a_split_are_never_written_over(tmp_path: Path, video_uri: str) -> None:
+    clips = [clip_named("a", f"{tmp_path}/a.mp4"), clip_named("source", video_uri)]
+    with pytest.raises(StorageError, match=r"source\.mp4 would be written over, but it is the input"):
+        folder_at(tmp_path).check(clips)
+    folder_at(tmp_path).begin([])  # begun, and then the videos are moved there
+    for attempt in (folder_at(tmp_path).check, folder_at(tmp_path).begin):
+        with pytest.raises(StorageError, match="it is the input"):
+            attempt(clips)
+    folder_at(tmp_path, with_video=False).begin(clips)
+    folder_at(tmp_path / "other").begin(clips)

@@ -172,6 +172,8 @@ def test_join_never_leaves_its_base(part: str) -> None:
 def test_join_normalises() -> None:
     assert paths.join("gs://b/x/", "a", "b/../c", ".") == "gs://b/x/a/c"
     assert paths.join("/data") == "/data"
+    assert paths.join("", "a", "b") == "a/b", "an empty base is the working directory"
+    assert paths.join("/", "a") == "/a"
 
 
 def test_unknown_scheme_is_a_sentence() -> None:
