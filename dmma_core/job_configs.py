@@ -215,10 +215,14 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """A folder of generated sounds becomes a report: `report_uri` is a .json file."""
+    """A folder of generated sounds becomes a report: `report_uri` is a .json file.
+
+    The means go to evaluations.jsonl of the run as well, and with `mlflow` on from there to its MLflow run.
+    """
 
     generated_uri: str = "generated/demo/depth"
     report_uri: str = "reports/demo/depth.json"
+    mlflow: bool = True
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
 
     def __post_init__(self) -> None:
@@ -230,8 +234,8 @@ class EvaluateConfig:
 class CompareConfig:
     """Two reports become a comparison in the folder `out_uri`; `name` is what the comparison is called.
 
-    `num_resamples` and `seed` are those of the bootstrap, `num_examples` clips are shown side by side. `mlflow` off writes
-    the folder alone; on, its files are also attached to the comparison's MLflow run.
+    `num_resamples` and `seed` are those of the bootstrap, `num_examples` clips are shown side by side. Differences go
+    to evaluations.jsonl of the runs' folder as well; `mlflow` on puts them, the table and all files on its MLflow run.
     """
 
     baseline_report_uri: str = "reports/demo/baseline.json"

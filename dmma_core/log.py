@@ -34,6 +34,14 @@ def size_text(num_bytes: int) -> str:
     return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"
 
 
+def without_password(uri: str) -> str:
+    """A URI as it may be shown and stored: `user:password@` and the query, which may hold secrets too, are left out."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or rest.startswith("/"):  # a path, as behind sqlite://
+        return uri
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
 class Progress:
     """A progress bar on a terminal; otherwise a plain log line every five seconds. Use as a context manager."""
 

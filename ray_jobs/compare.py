@@ -11,28 +11,26 @@ from dmma_core.errors import DmmaError
 from dmma_core.evaluation.compare import compare, require_comparable
 from dmma_core.evaluation.report.curves import Curve, read_curves
 from dmma_core.evaluation.report.examples import DepthOf, choose_examples, make_examples, write_example_sounds
+from dmma_core.evaluation.report.folder import FILES, ComparisonFolder
 from dmma_core.evaluation.report.page import report_page
 from dmma_core.evaluation.report_file import Report, read_report
 from dmma_core.evaluation.verdict import table_markdown, table_record
 from dmma_core.job_configs import CompareConfig
 from dmma_core.storage import paths
-from dmma_core.storage.overwriting import is_own_json, refuse_overwriting
+from ray_jobs.common.evaluation_log import comparison_uri_of, log_comparison
 from ray_jobs.common.job import Job
-from ray_jobs.common.reporting import log_artifacts, require_tracking_server, tracking_uri_for
-
-TABLE = "table.json"
-FILES = ("table.md", "report.html", TABLE)
+from ray_jobs.common.tracking_server import require_tracking_server, tracking_uri_for
 
 
 def plan(config: CompareConfig) -> list[str]:
     """Check both reports, the depth encoder, write access and MLflow; say what would be compared."""
     first, second = _reports(config)
     require_comparable(first, second)
-    _check_place(config.out_uri, first, second)
     _depth_of(first)
+    ComparisonFolder(config.out_uri, first, second).require_own()
     paths.check_writable(config.out_uri)
     if config.mlflow:
-        require_tracking_server(tracking_uri_for(_runs_uri(first)))
+        require_tracking_server(tracking_uri_for(comparison_uri_of(first)))
     return [
         f"Would compare {second.arm} with {first.arm} on {len(first.clip_ids)} clips "
         f"({config.num_resamples} resamples) and write {', '.join(FILES)} to {config.out_uri}."
@@ -40,39 +38,33 @@ def plan(config: CompareConfig) -> list[str]:
 
 
 def run(config: CompareConfig) -> None:
-    """Compare, write the tables and the page, and attach them to the comparison's run in MLflow."""
+    """Compare, write the tables and the page, and put them on the comparison's run in MLflow."""
     first, second = _reports(config)
-    _check_place(config.out_uri, first, second)
+    if config.mlflow:
+        tracking_uri_for(comparison_uri_of(first))  # refuses a place that would be lost
     comparison = compare(first, second, config.num_resamples, config.seed)
+    folder = ComparisonFolder(config.out_uri, first, second)
+    folder.begin()
     chosen = choose_examples(first, config.num_examples)
     examples = make_examples(first, second, chosen, _depth_of(first))
     curves, missing = _curves(first, second)
     page = report_page(config.name, comparison, curves, examples, missing)
     table = table_markdown(comparison)
-    # First, because it marks the folder as a comparison's: after an interruption the same command may write there again.
-    paths.write_json(paths.join(config.out_uri, TABLE), table_record(comparison))
-    write_example_sounds(first, second, chosen, paths.join(config.out_uri, "sounds"))
+    sounds = write_example_sounds(first, second, chosen, folder.sounds_uri)
     paths.write_bytes(paths.join(config.out_uri, "table.md"), table.encode())
     paths.write_bytes(paths.join(config.out_uri, "report.html"), page.encode())
-    if config.mlflow:
-        log_artifacts(_runs_uri(first), config.out_uri, "comparison")
+    paths.write_json(paths.join(config.out_uri, "table.json"), table_record(comparison))
+    folder.remove_other_sounds(sounds)
+    log_comparison(comparison, config.name, config.out_uri, config.mlflow)
     print(table)
     print(f"Report: {paths.join(config.out_uri, 'report.html')}")
 
 
 def _reports(config: CompareConfig) -> tuple[Report, Report]:
-    return read_report(config.baseline_report_uri), read_report(config.depth_report_uri)
-
-
-def _check_place(out_uri: str, *reports: Report) -> None:
-    """Raise StorageError where the comparison would be written over a report, or over files that are no comparison's."""
-    is_own = is_own_json(paths.join(out_uri, TABLE), "verdict", "reports", "metrics")
-    refuse_overwriting(out_uri, (*FILES, "sounds"), is_own, [report.uri for report in reports])
-
-
-def _runs_uri(report: Report) -> str:
-    """Folder of the comparison that the report's arm is of."""
-    return str(report.record["run_uri"]).rpartition("/")[0]
+    return (
+        read_report(paths.absolute(config.baseline_report_uri)),
+        read_report(paths.absolute(config.depth_report_uri)),
+    )
 
 
 def _depth_of(report: Report) -> DepthOf:

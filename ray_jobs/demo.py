@@ -54,9 +54,8 @@ def steps(config: DemoConfig) -> list[Step]:
         source = [f"run_uri={at('runs', arm)}", f"features_uri={at('features')}"]
         chain.append((generate.JOB, [*source, f"out_uri={at('generated', arm)}"]))
     for arm in ARMS:
-        chain.append(
-            (evaluate.JOB, [f"generated_uri={at('generated', arm)}", f"report_uri={at('reports', f'{arm}.json')}"])
-        )
+        measured = [f"generated_uri={at('generated', arm)}", f"report_uri={at('reports', f'{arm}.json')}"]
+        chain.append((evaluate.JOB, [*measured, *mlflow]))
     reports = [f"{arm}_report_uri={at('reports', f'{arm}.json')}" for arm in ARMS]
     chain.append((compare.JOB, [*reports, f"out_uri={at('comparison')}", f"name={name}", *mlflow]))
     return chain

@@ -1,14 +1,16 @@
 """Measure a folder of generated sounds, beside the true sounds as the ceiling."""
 
 from dmma_core.evaluation.embed import TinyTaggerNetwork
-from dmma_core.evaluation.evaluate import evaluate, known_scenes, open_generated
+from dmma_core.evaluation.evaluate import GeneratedSet, evaluate, known_scenes, open_generated
 from dmma_core.evaluation.metric_specs import METRIC_SPECS
 from dmma_core.evaluation.report_file import check_report_place
 from dmma_core.evaluation.verdict import number
 from dmma_core.job_configs import EvaluateConfig
 from dmma_core.log import Progress
 from dmma_core.storage import paths
+from ray_jobs.common.evaluation_log import log_evaluation
 from ray_jobs.common.job import Job
+from ray_jobs.common.tracking_server import require_tracking_server, tracking_uri_for
 
 
 def plan(config: EvaluateConfig) -> list[str]:
@@ -16,6 +18,8 @@ def plan(config: EvaluateConfig) -> list[str]:
     generated, network = open_generated(config.generated_uri), TinyTaggerNetwork()
     check_report_place(config.report_uri)
     paths.check_writable(config.report_uri.rpartition("/")[0] or ".")
+    if config.mlflow:
+        require_tracking_server(_tracking_uri(generated))
     num_rendered = len(known_scenes(generated.clips))
     return [
         f"Would measure {len(generated.clips)} sounds of {generated.uri} ({num_rendered} of rendered clips, "
@@ -24,9 +28,11 @@ def plan(config: EvaluateConfig) -> list[str]:
 
 
 def run(config: EvaluateConfig) -> None:
-    """Measure every clip and write the report."""
+    """Measure every clip, write the report, and put its numbers on the run in MLflow."""
     generated = open_generated(config.generated_uri)
     check_report_place(config.report_uri)
+    if config.mlflow:
+        _tracking_uri(generated)  # refuses a place that would be lost
     with Progress(f"evaluate {generated.record['arm']}", len(generated.clips)) as shown:
         for report in evaluate(generated, config.evaluator, TinyTaggerNetwork(), config.report_uri):
             if report is None:
@@ -41,6 +47,12 @@ def run(config: EvaluateConfig) -> None:
             for name, reason in report.record["unavailable"].items():
                 print(f"{name:32} not given: {reason}")
             print(f"Report: {report.uri}")
+            log_evaluation(report, config.mlflow)
+
+
+def _tracking_uri(generated: GeneratedSet) -> str:
+    """MLflow's address for the comparison that the sounds' run belongs to."""
+    return tracking_uri_for(generated.run_uri.rpartition("/")[0])
 
 
 JOB = Job(

@@ -12,7 +12,7 @@ from dmma_core.config_loading import config_to_dict, config_to_yaml
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.errors import TrainingError
 from dmma_core.job_configs import TrainConfig
-from dmma_core.log import size_text
+from dmma_core.log import size_text, without_password
 from dmma_core.models.presets import config_for_features, parameter_count
 from dmma_core.storage import paths
 from dmma_core.storage.overwriting import refuse_overwriting
@@ -21,16 +21,9 @@ from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
 from dmma_core.training.initial_weights import find_init, require_init
 from dmma_core.training.normalisation import Normalisation, stored_normalisation
 from ray_jobs.common.job import Job
-from ray_jobs.common.reporting import (
-    DESCRIPTION,
-    IDS,
-    TrackedComparison,
-    Uploader,
-    require_tracking_server,
-    tracking_uri_for,
-    without_password,
-)
+from ray_jobs.common.reporting import DESCRIPTION, IDS, TrackedComparison, Uploader
 from ray_jobs.common.runtime import connect
+from ray_jobs.common.tracking_server import require_tracking_server, tracking_uri_for
 from ray_jobs.common.train_driver import Resources, stop_on_signal, train_arms
 
 NORMALISATION = "normalisation.json"
@@ -72,6 +65,8 @@ def run(config: TrainConfig) -> None:
     config = replace(
         config, features_uri=paths.absolute(config.features_uri), comparison_uri=paths.absolute(config.comparison_uri)
     )
+    if config.mlflow:
+        _log.info("Metrics also go to MLflow at %s.", without_password(tracking_uri_for(config.comparison_uri)))
     store = FeatureStore(config.features_uri)
     check_features(store, config.recipe.loop.batch_size, config.num_workers)
     _check_place(config)

@@ -39,16 +39,22 @@ class GeneratedSet:
     clips: tuple[Clip, ...]
     failures: tuple[Rejected, ...]
 
+    @property
+    def run_uri(self) -> str:
+        """The run whose checkpoint made the sounds."""
+        return paths.absolute(self.record["checkpoint_uri"]).rpartition("/checkpoints/")[0]
+
     def sound_uri(self, clip: Clip) -> str:
         return paths.join(self.uri, f"{clip.clip_id}{self.record['audio_suffix']}")
 
 
 def open_generated(uri: str) -> GeneratedSet:
-    """Read the folder's marker and the clips of its feature set.
+    """Read the folder's marker and the clips of its feature set; a local folder is known by its absolute path from then on.
 
     Raises IncompleteError without the marker, ConfigError for sounds of a single video (there is nothing to measure them
     against), SchemaError where the feature set is no longer the one that they were made from.
     """
+    uri = paths.absolute(uri)
     record = read_marker(uri, GENERATION_MARKER, "generate", GENERATION_VERSION)
     if not record["clips"]:
         raise ConfigError(f"{uri} holds no sounds: every clip failed.", remedy="See its failures.parquet.")
@@ -132,7 +138,7 @@ def _measure(
     row = {
         "clip_id": clip.clip_id,
         "caption": clip.caption,
-        "source_uri": clip.source_uri,
+        "source_uri": paths.absolute(clip.source_uri),
         "start_s": clip.start_s,
         "duration_s": clip.duration_s,
         "sound_uri": sound_uri,
@@ -189,14 +195,14 @@ def _identity(generated: GeneratedSet, config: EvaluatorConfig, network: MetricN
         "arm": record["arm"],
         "step": record["step"],
         "split": record["split"],
-        "run_uri": record["checkpoint_uri"].rpartition("/checkpoints/")[0],
+        "run_uri": generated.run_uri,
         "generated_uri": generated.uri,
         "generation_fingerprint": record["fingerprint"],
         "sampling": record["sampling"],
         "weights": record["weights"],
         "training": record["training"],
         "sample_rate_hz": record["sample_rate_hz"],
-        "features_uri": record["features_uri"],
+        "features_uri": paths.absolute(record["features_uri"]),
         "features_fingerprint": record["features_fingerprint"],
         "clip_ids": [clip.clip_id for clip in generated.clips],
         "evaluator": {**evaluator, "fingerprint": fingerprint(evaluator)},

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dmma_core.errors import StorageError
-from dmma_core.log import Progress
+from dmma_core.log import Progress, without_password
 from dmma_core.storage import paths
 
 _CHUNK_BYTES = 1 << 20
@@ -37,9 +37,14 @@ def download(url: str, part: Path, label: str) -> None:
     full disk or an unwritable `part`, StorageError is raised. The bytes so far are kept for the next call.
     """
     try:
-        urllib.parse.urlsplit(url)
-    except ValueError as error:
-        raise StorageError(f"{url} is not a valid URL ({error}).", remedy="Check --mirror.") from error
+        has_user = "@" in urllib.parse.urlsplit(url).netloc
+    except ValueError:  # its text may hold a password
+        raise StorageError(f"{without_password(url)} is not a valid URL.", remedy="Check --mirror.") from None
+    if has_user:
+        raise StorageError(
+            f"{without_password(url)} is given with a user or a password, which are not sent.",
+            remedy="Give a mirror that asks for none, or a bucket.",
+        )
     with _locked(part) as part_file:
         failed, most = 0, part_file.num_bytes
         while True:

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 
 from dmma_core.errors import AbsentError, StorageError
+from dmma_core.log import without_password
 
 if TYPE_CHECKING:  # the command line reads paths where pyarrow need not be installed
     from pyarrow import fs as pafs
@@ -51,7 +52,9 @@ def filesystem_of(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         token = "anon" if os.environ.get("STORAGE_EMULATOR_HOST") else None
         return _google_storage(token), rest.rstrip("/")
-    raise StorageError(f"{uri!r} has the unknown scheme {scheme}://.", remedy="Use a local path or gs://bucket/path.")
+    raise StorageError(
+        f"{without_password(uri)!r} has the unknown scheme {scheme}://.", remedy="Use a local path or gs://bucket/path."
+    )
 
 
 def _google_storage(token: str | None) -> fsspec.AbstractFileSystem:

@@ -2,6 +2,7 @@
 
     runs/<name>/job.yaml                          the whole configuration
                 metrics.jsonl                     one JSON object a logged point; always written, MLflow or not
+                evaluations.jsonl                 the same form, from `dmma evaluate`: what the run's sounds measured
                 checkpoints/step=000000500/       model.safetensors, ema files, state files
                                     COMPLETE.json  architecture, feature schema, counters, sha256 of every file; last
 
@@ -110,6 +111,10 @@ class RunFolder:
     @property
     def metrics(self) -> str:
         return paths.join(self.uri, "metrics.jsonl")
+
+    @property
+    def evaluations(self) -> str:
+        return paths.join(self.uri, "evaluations.jsonl")
 
     def checkpoint_uri(self, step: int) -> str:
         return paths.join(self.uri, "checkpoints", step_name(step))

@@ -162,7 +162,7 @@ def refuse_lost_places(config: Any) -> None:
 
     Its working directory is a temporary copy of the project on the cluster: input would be missing, output be lost.
     """
-    if not any(part.startswith("_ray_pkg_") for part in Path.cwd().parts):
+    if not in_submitted_copy():
         return
     places = {f.name: getattr(config, f.name) for f in fields(config) if f.name.endswith("_uri") or f.name in _PLACES}
     places |= {f"encoder_weights.{role}": file for role, file in getattr(config, "encoder_weights", {}).items()}
@@ -173,6 +173,11 @@ def refuse_lost_places(config: Any) -> None:
                 f"{name} is {value!r}, which lies in the temporary copy of the project that a submitted job runs in.",
                 remedy=f"Give {name} as an absolute path that the cluster sees, or as gs://bucket/path.",
             )
+
+
+def in_submitted_copy() -> bool:
+    """Whether the working directory is the temporary copy of the project that `ray job submit` made on the cluster."""
+    return any(part.startswith("_ray_pkg_") for part in Path.cwd().parts)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
     runs/<name>/comparison.json     arms with their parameters, tags; written by the driver before training
                 mlflow.json         tracking server, experiment and run ids, once they exist there
                 <arm>/metrics.jsonl what is uploaded; MLflow's step is the number of samples seen
+                <arm>/evaluations.jsonl  the same from `dmma evaluate`; <name>/evaluations.jsonl from `dmma compare`
 
 One experiment is one comparison; a parent run holds the arms as children. The driver alone talks to the server, from a
 thread of its own: a slow or dead server costs a warning, never training time. `dmma sync-metrics` is the same upload.
@@ -10,46 +11,43 @@ thread of its own: a slow or dead server costs a warning, never training time. `
 
 import json
 import logging
-import os
 import tempfile
 import threading
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.errors import DmmaError, StorageError
+from dmma_core.log import without_password
 from dmma_core.provenance import git_commit
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import COUNTERS, Point, read_metrics
 from dmma_core.storage.run_folder import RunFolder
+from ray_jobs.common.tracking_server import local_mlflow_folder, tracking_client, tracking_uri_for
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
-_HEALTH_TIMEOUT_S = 5
 DESCRIPTION = "comparison.json"
 IDS = "mlflow.json"
+PARENT = "parent"
+COLOUR = "mlflow.runColor"  # the tag that MLflow's charts take a run's colour from
+ARM_COLOURS = {"baseline": "#b4641a", "depth": "#1b6f8f"}  # those of the report's page
+Known = dict[tuple[str, int], float]
+"""Newest value that a run has on the server, by metric and number of samples."""
+
 _log = logging.getLogger(__name__)
+_MORE_COLOURS = ("#7a4fa3", "#4d8a2f", "#c2406f", "#8a7a1f", "#2f9c8f", "#5a5f66")
+_MEASURED = ("eval", "compare")  # what such metrics are named with at their beginning
 _UPLOAD_EVERY_S = 10.0
 _METRICS_PER_REQUEST = 900  # the server takes 1,000
 _PARAMS_PER_REQUEST = 100
 _MAX_PARAM_LENGTH = 5_000
-# Few and short attempts: without a server MLflow would otherwise try for minutes. Variables that are set win.
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-
-
-class TrackingError(DmmaError):
-    """The tracking server does not answer, or refuses."""
+_MAX_TAG_LENGTH = 8_000
 
 
 @dataclass(frozen=True)
@@ -94,83 +92,47 @@ class TrackedComparison:
         return RunFolder(self.uri).name
 
 
-def tracking_uri_for(comparison_uri: str) -> str:
-    """MLFLOW_TRACKING_URI, or a SQLite file in the folder `mlflow` beside the folder of runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local_mlflow_folder(comparison_uri)}/mlflow.db"
+def sync_metrics(comparison: TrackedComparison, known: dict[str, Known] | None = None) -> int:
+    """Upload every value that the server lacks; returns how many that were. Repeating it adds nothing.
 
-
-def without_password(uri: str) -> str:
-    """A tracking URI that may be shown and stored: `user:password@` is left out."""
-    scheme, separator, rest = uri.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
-
-
-def require_tracking_server(uri: str) -> None:
-    """Raise DmmaError unless the tracking server at `uri` answers; files and databases need none."""
-    if not uri.startswith("http"):
-        return
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_S) as answer:  # noqa: S310
-            answer.read()
-    except (OSError, HTTPException, ValueError) as error:  # the last two for an address that is none
-        raise DmmaError(
-            f"MLflow at {without_password(uri)} does not answer ({error}).",
-            remedy="Start it, or unset MLFLOW_TRACKING_URI; training goes on without it, `dmma sync-metrics` uploads later.",
-        ) from error
-
-
-def local_mlflow_folder(comparison_uri: str) -> str:
-    """Absolute folder of the default database and artefacts; runs in a bucket have it below the working directory."""
-    if paths.is_remote(comparison_uri):
-        return paths.absolute("mlflow")
-    return os.path.join(os.path.dirname(os.path.dirname(paths.absolute(comparison_uri))), "mlflow")
-
-
-def sync_metrics(comparison: TrackedComparison, known: dict[str, set[tuple[str, int]]] | None = None) -> int:
-    """Upload every point that the server lacks; returns how many values that were. Repeating it adds nothing.
-
-    `known` remembers between calls what the server has, per arm. Raises TrackingError.
+    `known` remembers between calls what the server has, per run id. Raises TrackingError.
     """
     known = {} if known is None else known
-    with _server(comparison.uri) as client:
-        ids = _ensure_runs(client, comparison)
+    with tracking_client(comparison.uri) as client:
         uploaded = 0
-        for arm in comparison.arms:
-            points = read_metrics(RunFolder(paths.join(comparison.uri, arm)).metrics)
-            if points and arm not in known:
-                known[arm] = _known_on_server(client, ids["arms"][arm])
-            uploaded += _upload(client, ids["arms"][arm], points, known.setdefault(arm, set()))
+        for role, run_id in _ensure_runs(client, comparison).items():
+            if points := read_points(comparison.uri if role == PARENT else paths.join(comparison.uri, role)):
+                known_of_run = known.pop(run_id, None) or _known_on_server(client, run_id)
+                uploaded += _upload(client, run_id, points, known_of_run)
+                known[run_id] = known_of_run  # not where the upload broke off: then the server is asked what arrived
         return uploaded
+
+
+def read_points(run_uri: str) -> list[Point]:
+    """All that is uploaded of a run: what its training logged, then what its sounds measured."""
+    run = RunFolder(run_uri)
+    return [*read_metrics(run.metrics), *read_metrics(run.evaluations)]
 
 
 def set_status(comparison: TrackedComparison, statuses: Mapping[str, str]) -> None:
     """Close the runs of the given arms as FINISHED, FAILED or KILLED, and the parent with the worst of them."""
-    with _server(comparison.uri) as client:
+    with tracking_client(comparison.uri) as client:
         ids = _ensure_runs(client, comparison)
         for arm, status in statuses.items():
-            client.set_terminated(ids["arms"][arm], status)
+            client.set_terminated(ids[arm], status)
         worst = next((s for s in ("FAILED", "KILLED") if s in statuses.values()), "FINISHED")
-        client.set_terminated(ids["parent"], worst)
+        client.set_terminated(ids[PARENT], worst)
 
 
-def log_artifacts(run_uri: str, folder: str, artifact_path: str = "") -> bool:
-    """Attach all files of `folder` to the MLflow run of `run_uri`: an arm, or the comparison itself (its parent run).
-
-    False, with a warning, where there is no such run or the server does not answer: artefacts are copies.
-    """
-    run_uri = paths.absolute(run_uri).rstrip("/")
-    is_comparison = paths.exists(paths.join(run_uri, DESCRIPTION))
-    comparison_uri, arm = (run_uri, None) if is_comparison else run_uri.rsplit("/", 1)
-    try:
-        comparison = TrackedComparison.read(comparison_uri)
-        with _server(comparison_uri) as client, _local_copy(folder) as local:
-            ids = _ensure_runs(client, comparison)
-            client.log_artifacts(ids["arms"][arm] if arm else ids["parent"], local, artifact_path or None)
-    except (DmmaError, KeyError) as error:
-        _log.warning("%s was not attached to MLflow: %s", folder, error)
-        return False
-    return True
+def describe_comparison(
+    comparison: TrackedComparison, tags: Mapping[str, str], folder: str, artifact_path: str
+) -> None:
+    """Set tags on the parent run and attach all files of `folder` to it. Raises TrackingError."""
+    with tracking_client(comparison.uri) as client, _local_copy(folder) as local:
+        run_id = _ensure_runs(client, comparison)[PARENT]
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value[:_MAX_TAG_LENGTH])
+        client.log_artifacts(run_id, local, artifact_path)
 
 
 class Uploader:
@@ -204,7 +166,7 @@ class Uploader:
         self._statuses = statuses
 
     def _work(self) -> None:
-        known: dict[str, set[tuple[str, int]]] = {}
+        known: dict[str, Known] = {}
         ended = False
         while not ended:
             ended = self._ended.wait(_UPLOAD_EVERY_S)
@@ -219,114 +181,133 @@ class Uploader:
                 self._failed = True
 
 
-@contextmanager
-def _server(comparison_uri: str) -> Iterator["MlflowClient"]:
-    """A client of the tracking server. Whatever goes wrong with it becomes a TrackingError."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-    from mlflow.exceptions import MlflowException
+def _ensure_runs(client: "MlflowClient", comparison: TrackedComparison) -> dict[str, str]:
+    """Ids of the arms' runs on the server, and of the run of the whole comparison as PARENT.
 
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    uri = tracking_uri_for(comparison_uri)
-    try:
-        if uri.startswith("sqlite:///"):
-            os.makedirs(os.path.dirname(uri.removeprefix("sqlite:///")) or ".", exist_ok=True)
-        yield mlflow.MlflowClient(tracking_uri=uri)
-    except (MlflowException, OSError) as error:
-        raise TrackingError(
-            f"MLflow at {without_password(uri)} did not take what was sent ({_first_line(error, uri)}).",
-            remedy="Start the server, or unset MLFLOW_TRACKING_URI.",
-        ) from error
-
-
-def _first_line(error: Exception, uri: str) -> str:
-    text = next(iter(str(error).splitlines()), type(error).__name__)
-    return text.replace(uri, without_password(uri))[:200]
-
-
-def _ensure_runs(client: "MlflowClient", comparison: TrackedComparison) -> dict[str, Any]:
-    """Experiment, parent and child runs of a comparison, made where the server lacks them. Their ids are remembered."""
-    ids_uri, uri = paths.join(comparison.uri, IDS), without_password(tracking_uri_for(comparison.uri))
-    ids: dict[str, Any] = paths.read_json(ids_uri) if paths.exists(ids_uri) else {}
-    if ids.get("tracking_uri") == uri and ids.get("key") == comparison.key and set(comparison.arms) <= set(ids["arms"]):
-        return ids
+    The server is asked every time: runs that it lacks are made, those in state "deleted" are restored. mlflow.json gets
+    the ids.
+    """
     experiment_id = _ensure_experiment(client, comparison)
-    parent = _ensure_run(client, experiment_id, comparison, None, {})
-    arms = {}
-    for arm, parameters in comparison.arms.items():
-        arms[arm] = _ensure_run(client, experiment_id, comparison, arm, {"mlflow.parentRunId": parent})
-        _log_parameters(client, arms[arm], parameters)
-    ids = {
-        "tracking_uri": uri,
-        "key": comparison.key,
-        "experiment": comparison.name,
-        "experiment_id": experiment_id,
-        "parent": parent,
-        "arms": arms,
-    }
-    paths.write_json(ids_uri, ids)
+    found = _find_runs(client, experiment_id, comparison)
+    ids: dict[str, str] = {}
+    for role in (PARENT, *comparison.arms):
+        run, parameters = found.get(role), comparison.arms.get(role, {})
+        own = {}
+        if role != PARENT:
+            colour = run.data.tags.get(COLOUR) if run else None  # a person may have chosen another one
+            own = {"mlflow.parentRunId": ids[PARENT], COLOUR: colour or _free_colour(role, found.values())}
+        if run:
+            ids[role] = str(run.info.run_id)
+            if run.info.lifecycle_stage == "deleted":
+                client.restore_run(ids[role])
+                _log.info("MLflow's run %s of %s was in state deleted; it is restored.", ids[role], role)
+            _set_tags(client, run, own)
+            _log_parameters(client, run, parameters)
+            continue
+        tags = {"dmma.key": comparison.key, "dmma.arm": role, **comparison.tags, **own}
+        name = comparison.name if role == PARENT else role
+        found[role] = client.create_run(experiment_id, tags=tags, run_name=name)
+        ids[role] = str(found[role].info.run_id)
+        _log_parameters(client, found[role], parameters)
+    _remember(comparison, experiment_id, ids)
     return ids
 
 
 def _ensure_experiment(client: "MlflowClient", comparison: TrackedComparison) -> str:
-    experiment = client.get_experiment_by_name(comparison.name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    is_local = tracking_uri_for(comparison.uri).startswith("sqlite:")
-    location = f"file://{local_mlflow_folder(comparison.uri)}/artifacts/{comparison.name}" if is_local else None
-    return str(client.create_experiment(comparison.name, artifact_location=location))
+    experiment = client.get_experiment_by_name(comparison.name)  # also one in state deleted
+    if experiment is None:
+        is_local = tracking_uri_for(comparison.uri).startswith("sqlite:")
+        location = f"file://{local_mlflow_folder(comparison.uri)}/artifacts/{comparison.name}" if is_local else None
+        return str(client.create_experiment(comparison.name, artifact_location=location))
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+        _log.info("MLflow's experiment %s was in state deleted; it is restored.", comparison.name)
+    return str(experiment.experiment_id)
 
 
-def _ensure_run(
-    client: "MlflowClient", experiment_id: str, comparison: TrackedComparison, arm: str | None, tags: Mapping[str, str]
-) -> str:
-    """Id of the run tagged with the comparison's key and the arm ("parent" for none), made if the server lacks it."""
-    role = arm or "parent"
-    found = client.search_runs([experiment_id], f"tags.`dmma.key` = '{comparison.key}' and tags.`dmma.arm` = '{role}'")
-    if found:
-        return str(found[0].info.run_id)
-    own = {"dmma.key": comparison.key, "dmma.arm": role, **comparison.tags, **tags}
-    name = arm or comparison.name
-    return str(client.create_run(experiment_id, tags=own, run_name=name).info.run_id)
+def _find_runs(client: "MlflowClient", experiment_id: str, comparison: TrackedComparison) -> dict[str, "Run"]:
+    """The comparison's runs by arm, which are known by their tags. Of two for one arm it is the oldest not deleted."""
+    from mlflow.entities import ViewType
+
+    runs = client.search_runs([experiment_id], f"tags.`dmma.key` = '{comparison.key}'", run_view_type=ViewType.ALL)
+    runs = sorted(runs, key=lambda run: (run.info.lifecycle_stage != "deleted", -run.info.start_time))
+    return {run.data.tags["dmma.arm"]: run for run in runs}
 
 
-def _log_parameters(client: "MlflowClient", run_id: str, parameters: Mapping[str, str]) -> None:
+def _remember(comparison: TrackedComparison, experiment_id: str, ids: Mapping[str, str]) -> None:
+    """Write mlflow.json where it says something else, and log that runs which it names were gone."""
+    ids_uri = paths.join(comparison.uri, IDS)
+    record = {
+        "tracking_uri": without_password(tracking_uri_for(comparison.uri)),
+        "key": comparison.key,
+        "experiment": comparison.name,
+        "experiment_id": experiment_id,
+        "parent": ids[PARENT],
+        "arms": {arm: ids[arm] for arm in comparison.arms},
+    }
+    before = paths.read_json(ids_uri) if paths.exists(ids_uri) else {}
+    if before == record:
+        return
+    if all(before.get(name) == record[name] for name in ("tracking_uri", "key")):
+        known = {PARENT: before["parent"], **before["arms"]}
+        if gone := [role for role, run_id in known.items() if ids.get(role, run_id) != run_id]:
+            _log.info(
+                "MLflow no longer had the runs of %s that %s names; new ones get everything again.",
+                ", ".join(gone),
+                ids_uri,
+            )
+    paths.write_json(ids_uri, record)
+
+
+def _free_colour(arm: str, others: Iterable["Run"]) -> str:
+    """The arm's colour in MLflow's charts: its own, or the first that no other run of the comparison has."""
+    taken = {run.data.tags.get(COLOUR) for run in others} | set(ARM_COLOURS.values())
+    return ARM_COLOURS.get(arm) or next((each for each in _MORE_COLOURS if each not in taken), _MORE_COLOURS[-1])
+
+
+def _set_tags(client: "MlflowClient", run: "Run", tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        if run.data.tags.get(key) != value:
+            client.set_tag(run.info.run_id, key, value)
+
+
+def _log_parameters(client: "MlflowClient", run: "Run", parameters: Mapping[str, str]) -> None:
     """Parameters can't be changed in MLflow: one that differs from an earlier session's becomes a tag `now.<name>`."""
     from mlflow.entities import Param
 
-    present = client.get_run(run_id).data.params
+    present = run.data.params
     new = [Param(key, value) for key, value in parameters.items() if key not in present]
     for start in range(0, len(new), _PARAMS_PER_REQUEST):
-        client.log_batch(run_id, params=new[start : start + _PARAMS_PER_REQUEST])
-    for key, value in parameters.items():
-        if present.get(key, value) != value:
-            client.set_tag(run_id, f"now.{key}", value)
+        client.log_batch(run.info.run_id, params=new[start : start + _PARAMS_PER_REQUEST])
+    changed = {f"now.{key}": value for key, value in parameters.items() if present.get(key, value) != value}
+    _set_tags(client, run, changed)
 
 
-def _known_on_server(client: "MlflowClient", run_id: str) -> set[tuple[str, int]]:
+def _known_on_server(client: "MlflowClient", run_id: str) -> Known:
     names = client.get_run(run_id).data.metrics
-    return {(name, metric.step) for name in names for metric in client.get_metric_history(run_id, name)}
+    history = [metric for name in names for metric in client.get_metric_history(run_id, name)]
+    return {(metric.key, metric.step): metric.value for metric in sorted(history, key=lambda each: each.timestamp)}
 
 
-def _upload(client: "MlflowClient", run_id: str, points: list[Point], known: set[tuple[str, int]]) -> int:
+def _upload(client: "MlflowClient", run_id: str, points: list[Point], known: Known) -> int:
+    """A training's value is sent once; a measurement again where it was repeated with another result."""
     from mlflow.entities import Metric
 
-    new = []
+    newest: dict[tuple[str, int], Metric] = {}
     for point in points:
         samples, unix_ms = int(point["samples"]), int(1000 * point["unix_s"])
         values = {name: value for name, value in point.items() if name not in COUNTERS}
-        for name, value in {**values, "progress/step": point["step"], "progress/wall_s": point["wall_s"]}.items():
-            if (name, samples) not in known:
-                new.append(Metric(name, float(value), unix_ms, samples))
-                known.add((name, samples))
-    try:
-        for start in range(0, len(new), _METRICS_PER_REQUEST):
-            client.log_batch(run_id, metrics=new[start : start + _METRICS_PER_REQUEST])
-    except BaseException:
-        known.clear()  # what arrived is asked from the server the next time
-        raise
+        if "wall_s" in point:
+            values |= {"progress/step": point["step"], "progress/wall_s": point["wall_s"]}
+        newest |= {(name, samples): Metric(name, float(value), unix_ms, samples) for name, value in values.items()}
+    new = [
+        metric
+        for key, metric in newest.items()
+        if key not in known or (metric.key.startswith(_MEASURED) and known[key] != metric.value)
+    ]
+    for start in range(0, len(new), _METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=new[start : start + _METRICS_PER_REQUEST])
+    known.update({(metric.key, metric.step): metric.value for metric in new})
     return len(new)
 
 

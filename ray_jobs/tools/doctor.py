@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dmma_core.errors import DmmaError
-from dmma_core.log import setup_logging
+from dmma_core.log import setup_logging, without_password
 
 GIB = 1 << 30
 _MINIMUM_MEMORY_GIB = 7
@@ -139,11 +139,11 @@ def _ray() -> str:
 
 
 def _mlflow() -> str:
-    from ray_jobs.common.reporting import require_tracking_server, without_password
+    from ray_jobs.common.tracking_server import given_tracking_uri, is_server, require_tracking_server
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = given_tracking_uri()
     require_tracking_server(uri)
-    if uri.startswith("http"):
+    if is_server(uri):
         return f"{without_password(uri)} answers"
     return f"results go to {without_password(uri) or 'a SQLite file beside the runs'}; `dmma ui` opens it"
 

@@ -1,20 +1,14 @@
-"""Upload a comparison's metrics to MLflow afterwards; what is there already is not uploaded again."""
+"""Upload a comparison's metrics and evaluations to MLflow afterwards; what is there already is not uploaded again."""
 
 import logging
 from collections.abc import Sequence
 
 from dmma_core.job_configs import SyncMetricsConfig
+from dmma_core.log import without_password
 from dmma_core.storage import paths
-from dmma_core.storage.metrics_log import read_metrics
-from dmma_core.storage.run_folder import RunFolder
 from ray_jobs.common.job import Job
-from ray_jobs.common.reporting import (
-    TrackedComparison,
-    require_tracking_server,
-    sync_metrics,
-    tracking_uri_for,
-    without_password,
-)
+from ray_jobs.common.reporting import TrackedComparison, read_points, sync_metrics
+from ray_jobs.common.tracking_server import require_tracking_server, tracking_uri_for
 
 _log = logging.getLogger(__name__)
 
@@ -23,9 +17,7 @@ def plan(config: SyncMetricsConfig) -> Sequence[str]:
     """Check that there is a comparison and that MLflow answers; say how many points would be compared with it."""
     comparison = TrackedComparison.read(config.comparison_uri)
     require_tracking_server(tracking_uri_for(config.comparison_uri))
-    counts = {
-        arm: len(read_metrics(RunFolder(paths.join(config.comparison_uri, arm)).metrics)) for arm in comparison.arms
-    }
+    counts = {arm: len(read_points(paths.join(config.comparison_uri, arm))) for arm in comparison.arms}
     found = ", ".join(f"{count} points of {arm}" for arm, count in counts.items())
     return [
         f"Compare {found} with MLflow at {without_password(tracking_uri_for(config.comparison_uri))} and upload what is missing."

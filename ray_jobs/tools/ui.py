@@ -15,14 +15,15 @@ from urllib.parse import quote
 
 from dmma_core.errors import DmmaError, StorageError
 from dmma_core.job_configs import UiConfig
+from dmma_core.log import without_password
 from dmma_core.storage import paths
 from ray_jobs.common.job import Job
-from ray_jobs.common.reporting import (
-    IDS,
+from ray_jobs.common.reporting import IDS
+from ray_jobs.common.tracking_server import (
+    is_server,
     local_mlflow_folder,
     require_tracking_server,
     tracking_uri_for,
-    without_password,
 )
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def plan(config: UiConfig) -> Sequence[str]:
     uri = tracking_uri_for(config.comparison_uri)
     _require_database(uri)
     require_tracking_server(uri)
-    if not uri.startswith("http"):
+    if not is_server(uri):
         _require_free(config.port)
     return [f"Show {config.comparison_uri} from {without_password(uri)} at {_base_url(config, uri)}."]
 
@@ -44,7 +45,7 @@ def run(config: UiConfig) -> None:
     uri = tracking_uri_for(config.comparison_uri)
     _require_database(uri)
     url = comparison_url(config.comparison_uri, _base_url(config, uri))
-    if uri.startswith("http"):
+    if is_server(uri):
         _show(url, config.open_browser)
         return
     with mlflow_server(uri, local_mlflow_folder(config.comparison_uri), config.port) as server:
@@ -73,9 +74,12 @@ def mlflow_server(tracking_uri: str, folder: str, port: int) -> Iterator[subproc
     """
     _require_free(port)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", tracking_uri, "--artifacts-destination", f"{folder}/artifacts"]
-    # Without job execution MLflow starts 2 processes instead of 10.
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command += ["--artifacts-destination", f"{folder}/artifacts"]
+    settings = {
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri,  # a database's may hold a password, and `ps` shows what commands are given
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes instead of 10
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     os.makedirs(folder, exist_ok=True)
     log_path = os.path.join(folder, "server.log")
     with open(log_path, "wb") as log:
@@ -116,11 +120,7 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str, log_path: 
 
 
 def _base_url(config: UiConfig, tracking_uri: str) -> str:
-    return (
-        without_password(tracking_uri).rstrip("/")
-        if tracking_uri.startswith("http")
-        else f"http://127.0.0.1:{config.port}"
-    )
+    return without_password(tracking_uri).rstrip("/") if is_server(tracking_uri) else f"http://127.0.0.1:{config.port}"
 
 
 def _require_database(tracking_uri: str) -> None:

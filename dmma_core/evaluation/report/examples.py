@@ -72,11 +72,13 @@ def make_examples(first: Report, second: Report, rows: Sequence[int], depth_of: 
     return [_example(a, b, (first.arm, second.arm), scenes.get(a["clip_id"]), depth_of, window_s) for a, b in chosen]
 
 
-def write_example_sounds(first: Report, second: Report, rows: Sequence[int], folder_uri: str) -> None:
+def write_example_sounds(first: Report, second: Report, rows: Sequence[int], folder_uri: str) -> list[str]:
     """Write the chosen clips' three sounds, and their spectrograms on one scale, for those who do not open the page.
 
-    Files: `<clip_id>.<ground_truth or arm>.wav` and the same with `.png` (log-mel, 0 to 8 kHz upwards, brightest is loudest).
+    Files: `<clip_id>.<ground_truth or arm>.wav` and the same with `.png` (log-mel, 0 to 8 kHz upwards, brightest is
+    loudest). Returns their names.
     """
+    written = []
     for row in rows:
         a, b = first.record["rows"][row], second.record["rows"][row]
         sources = {
@@ -90,9 +92,11 @@ def write_example_sounds(first: Report, second: Report, rows: Sequence[int], fol
         spectrograms = {side: log_mel_levels_db(audio_A) for side, audio_A in sounds.items()}
         top_db = max(float(levels_MF.max()) for levels_MF in spectrograms.values())
         for side, audio_A in sounds.items():
-            name = paths.join(folder_uri, f"{a['clip_id']}.{side}")
-            media.write_audio(f"{name}.wav", audio_A, RATE_HZ)
-            paths.write_bytes(f"{name}.png", _spectrogram_png(spectrograms[side], top_db))
+            name = f"{a['clip_id']}.{side}"
+            media.write_audio(paths.join(folder_uri, f"{name}.wav"), audio_A, RATE_HZ)
+            paths.write_bytes(paths.join(folder_uri, f"{name}.png"), _spectrogram_png(spectrograms[side], top_db))
+            written += [f"{name}.wav", f"{name}.png"]
+    return written
 
 
 def _spectrogram_png(level_db_MF: NDArray[np.floating], top_db: float) -> bytes:

@@ -1,30 +1,31 @@
 """MLflow beside a run folder: uploads without duplicates, a server that never answers, the UI's own server."""
 
+import shutil
 import socket
+import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from dmma_core.errors import DmmaError, StorageError
+from dmma_core.evaluation.report import page
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import MetricsLog
 from helpers.features import write_feature_set
-from ray_jobs.common.reporting import (
-    TrackedComparison,
-    Uploader,
-    _local_copy,
-    local_mlflow_folder,
-    require_tracking_server,
-    set_status,
-    sync_metrics,
-    tracking_uri_for,
-    without_password,
-)
+from helpers.tracked import point, write_comparison
+from ray_jobs.common.reporting import TrackedComparison, Uploader, _local_copy, set_status, sync_metrics
+from ray_jobs.common.tracking_server import local_mlflow_folder, tracking_uri_for
 from ray_jobs.tools import sync_metrics as sync_metrics_job
 from ray_jobs.tools import ui
+
+PAGE_TEMPLATE = Path(page.__file__).with_name("page.html.j2")
 
 
 @pytest.fixture(autouse=True)
@@ -32,24 +33,25 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables without runs; making them takes seconds."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def comparison(tmp_path: Path) -> TrackedComparison:
-    """A described comparison whose arms have one point each."""
-    store = write_feature_set(tmp_path / "features", num_clips=2)
-    uri = str(tmp_path / "runs" / "small")
-    arms = {name: {"arm": name, "loop": {"num_steps": 4}, "long": "x" * 7000} for name in ("baseline", "depth")}
-    for arm in arms:
-        MetricsLog(f"{uri}/{arm}/metrics.jsonl", -1).append(point(1))
-    return TrackedComparison.describe(uri, arms, store)
-
-
-def point(step: int, loss: float = 1.0) -> dict[str, float]:
-    return {"step": step, "samples": 4 * step, "wall_s": 1.5 * step, "unix_s": 1.79e9 + step, "train/loss": loss}
+def comparison(tmp_path: Path, empty_database: Path) -> TrackedComparison:
+    """A described comparison whose arms have one point each, and an empty database where it looks for one."""
+    made = write_comparison(tmp_path)
+    folder = Path(local_mlflow_folder(made.uri))
+    folder.mkdir()
+    shutil.copy(empty_database, folder)
+    return made
 
 
 def test_points_go_up_once_also_after_a_session_was_lost(comparison: TrackedComparison) -> None:
-    from mlflow import MlflowClient
-
     assert sync_metrics(comparison) == 6  # loss, step and seconds of one point, twice
     set_status(comparison, {"baseline": "FAILED", "depth": "KILLED"})
     log = MetricsLog(f"{comparison.uri}/depth/metrics.jsonl", last_step=0)  # the session that wrote point 1 was lost
@@ -70,8 +72,6 @@ def test_points_go_up_once_also_after_a_session_was_lost(comparison: TrackedComp
 
 
 def test_a_changed_setting_becomes_a_tag(comparison: TrackedComparison, tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
     sync_metrics(comparison)
     store = write_feature_set(tmp_path / "again", num_clips=2)
     changed = {name: {"arm": name, "loop": {"num_steps": 9}} for name in ("baseline", "depth", "third")}
@@ -82,19 +82,103 @@ def test_a_changed_setting_becomes_a_tag(comparison: TrackedComparison, tmp_path
     assert (run.data.params["loop.num_steps"], run.data.tags["now.loop.num_steps"]) == ("4", "9")
 
 
-def test_passwords_of_a_tracking_server_are_never_shown(
-    comparison: TrackedComparison, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def ids_were(comparison: TrackedComparison) -> dict[str, Any]:
+    """mlflow.json after a first upload."""
+    assert sync_metrics(comparison) == 6
+    return dict(paths.read_json(f"{comparison.uri}/mlflow.json"))
+
+
+def histories(comparison: TrackedComparison) -> dict[str, list[tuple[int, float]]]:
+    """Samples and training losses of every arm as a new client reads them, through the ids that are remembered."""
+    client = MlflowClient(tracking_uri=tracking_uri_for(comparison.uri))
+    ids = paths.read_json(f"{comparison.uri}/mlflow.json")
+    assert {run.info.run_id for run in client.search_runs([ids["experiment_id"]])} == {
+        ids["parent"],
+        *ids["arms"].values(),
+    }
+    return {
+        arm: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, "train/loss")]
+        for arm, run_id in ids["arms"].items()
+    }
+
+
+def test_a_deleted_database_is_filled_again(comparison: TrackedComparison, ids_were: dict[str, Any]) -> None:
+    Path(tracking_uri_for(comparison.uri).removeprefix("sqlite:///")).unlink()
+    twice = f"from ray_jobs.tools.sync_metrics import JOB; raise SystemExit(sum(JOB.main([{comparison.uri!r}]) for _ in '12'))"
+    done = subprocess.run(
+        [sys.executable, "-c", twice], capture_output=True, text=True
+    )  # a process knows no other's file
+    assert done.returncode == 0, done.stderr
+    assert "6 values were uploaded" in done.stderr
+    assert "0 values were uploaded" in done.stderr
+    assert "no longer had the runs of parent, baseline, depth" in done.stderr
+    database = sqlite3.connect(tracking_uri_for(comparison.uri).removeprefix("sqlite:///"))
+    rows = database.execute("select step, value from metrics where key = 'train/loss'").fetchall()
+    assert rows == [(4, 1.0), (4, 1.0)]
+    ids = paths.read_json(f"{comparison.uri}/mlflow.json")
+    kept = {run_id for (run_id,) in database.execute("select run_uuid from runs")}
+    assert kept == {ids["parent"], *ids["arms"].values()}
+    assert not kept & set(ids_were["arms"].values())
+
+
+def test_runs_and_experiments_in_state_deleted_are_restored(
+    comparison: TrackedComparison, ids_were: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:secret@127.0.0.1:9/mlflow")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(DmmaError, match=r"MLflow at http://127\.0\.0\.1:9/mlflow did not take") as caught:
+    caplog.set_level("INFO")
+    client = MlflowClient(tracking_uri=tracking_uri_for(comparison.uri))
+    client.delete_run(ids_were["arms"]["depth"])
+    MetricsLog(f"{comparison.uri}/depth/metrics.jsonl", 1).append(point(2))
+    assert sync_metrics(comparison) == 3
+    assert "of depth was in state deleted; it is restored" in caplog.text
+    client.delete_experiment(ids_were["experiment_id"])
+    MetricsLog(f"{comparison.uri}/baseline/metrics.jsonl", 1).append(point(2))
+    assert sync_metrics(comparison) == 3
+    assert "experiment small was in state deleted; it is restored" in caplog.text
+    assert paths.read_json(f"{comparison.uri}/mlflow.json") == ids_were
+    assert histories(comparison) == {"baseline": [(4, 1.0), (8, 1.0)], "depth": [(4, 1.0), (8, 1.0)]}
+
+
+def test_runs_that_are_gone_are_made_again_while_training_uploads(
+    comparison: TrackedComparison, ids_were: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    known: dict[str, dict[tuple[str, int], float]] = {}
+    assert sync_metrics(comparison, known) == 0
+    client = MlflowClient(tracking_uri=tracking_uri_for(comparison.uri))
+    for run_id in (ids_were["parent"], ids_were["arms"]["depth"]):
+        client.set_tag(run_id, "dmma.key", "of another comparison")  # to ours it is as if they had been purged
+    assert sync_metrics(comparison, known) == 3
+    assert "no longer had the runs of parent, depth" in caplog.text
+    ids = paths.read_json(f"{comparison.uri}/mlflow.json")
+    assert ids["arms"]["baseline"] == ids_were["arms"]["baseline"]
+    for arm in ("baseline", "depth"):
+        run = client.get_run(ids["arms"][arm])
+        assert (run.data.tags["mlflow.parentRunId"], run.data.metrics["train/loss"]) == (ids["parent"], 1.0)
+
+
+def test_arms_have_colours_of_their_own_and_those_of_the_page(comparison: TrackedComparison, tmp_path: Path) -> None:
+    def colours() -> dict[str, str]:
         sync_metrics(comparison)
-    assert "secret" not in str(caught.value)
-    assert without_password("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
+        ids = paths.read_json(f"{comparison.uri}/mlflow.json")
+        return {arm: client.get_run(run_id).data.tags["mlflow.runColor"] for arm, run_id in ids["arms"].items()}
+
+    client = MlflowClient(tracking_uri=tracking_uri_for(comparison.uri))
+    first = colours()
+    css = PAGE_TEMPLATE.read_text()
+    assert f"--first: {first['baseline']};" in css
+    assert f"--second: {first['depth']};" in css
+    client.set_tag(paths.read_json(f"{comparison.uri}/mlflow.json")["arms"]["depth"], "mlflow.runColor", "#123456")
+    more = {arm: {"arm": arm} for arm in ("a", "z")}
+    comparison = TrackedComparison.describe(comparison.uri, more, write_feature_set(tmp_path / "again", num_clips=2))
+    later = colours()
+    assert (later["baseline"], later["depth"]) == (first["baseline"], "#123456"), "a person's choice is kept"
+    assert len(set(later.values())) == 4
 
 
 def test_an_upload_that_broke_off_is_said(comparison: TrackedComparison, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(local_mlflow_folder(comparison.uri))
+    shutil.rmtree(folder)
     folder.write_bytes(b"")  # a file where the database's folder would be
     with Uploader(comparison, patience_s=60.0) as uploader:
         uploader.finish({"baseline": "FINISHED"})
@@ -123,8 +207,6 @@ def test_a_server_that_never_answers_holds_nothing_up(
 
 
 def test_the_uploader_uploads_and_closes_the_runs(comparison: TrackedComparison) -> None:
-    from mlflow import MlflowClient
-
     with Uploader(comparison, patience_s=120.0) as uploader:
         uploader.finish({"baseline": "FINISHED", "depth": "FINISHED"})
     client = MlflowClient(tracking_uri=tracking_uri_for(comparison.uri))
@@ -133,8 +215,6 @@ def test_the_uploader_uploads_and_closes_the_runs(comparison: TrackedComparison)
 
 
 def test_ui_serves_the_comparison_and_ends(comparison: TrackedComparison) -> None:
-    from mlflow import MlflowClient
-
     sync_metrics(comparison)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -164,8 +244,6 @@ def test_ui_without_results_is_a_sentence(tmp_path: Path, capsys: pytest.Capture
 def test_dry_runs_see_a_taken_port_and_a_dead_server(
     comparison: TrackedComparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "mlflow").mkdir()
-    (tmp_path / "mlflow" / "mlflow.db").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         argv = [comparison.uri, "--dry-run"]
         assert ui.JOB.main([*argv, f"port={taken.getsockname()[1]}"]) == 1
@@ -174,15 +252,6 @@ def test_dry_runs_see_a_taken_port_and_a_dead_server(
     for job in (ui.JOB, sync_metrics_job.JOB):
         assert job.main(argv) == 1
         assert "does not answer" in capsys.readouterr().err
-
-
-def test_a_tracking_server_that_does_not_answer_is_a_sentence_without_its_password() -> None:
-    require_tracking_server("sqlite:////tmp/x.db")
-    with pytest.raises(DmmaError, match="MLflow at http://127.0.0.1:9 does not answer"):
-        require_tracking_server("http://me:secret@127.0.0.1:9")
-    for no_address in ("http://[bad", "http://127.0.0.1:port"):
-        with pytest.raises(DmmaError, match="does not answer"):
-            require_tracking_server(no_address)
 
 
 def test_an_object_whose_name_leads_out_is_not_copied(bucket: str, tmp_path: Path) -> None:
