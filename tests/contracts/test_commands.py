@@ -94,7 +94,7 @@ def launches(task: Path) -> list[dict[str, str]]:
 def test_commands_of_a_task(task: Path, number: int, tmp_path: Path) -> None:
     """Bash runs the task's own scripts; programs that would do something only write down how they were called."""
     config = yaml.safe_load(task.read_text())
-    calls = _run_scripts(config, {**config["envs"], **launches(task)[number]}, tmp_path)
+    calls = _run_scripts(config, {**config["envs"], **config["secrets"], **launches(task)[number]}, tmp_path)
     fetched = [words for words in calls if words[:3] == ["dmma", "weights", "fetch"]]
     submitted = [words for words in calls if words[0] == "ray"]
     assert [words[words.index("--") + 2] for words in submitted] == ["clean", "extract", "train"]
@@ -102,6 +102,18 @@ def test_commands_of_a_task(task: Path, number: int, tmp_path: Path) -> None:
         require_accepted(["infra/submit.sh", *words[words.index("--") :]], tmp_path)
     for words in fetched:
         assert weights.expand(arguments_parser().parse_args(words[2:]).names)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_a_tasks_secrets_are_in_no_command(task: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(task.read_text())
+    secrets = {name: f"secret-{name}" for name in config["secrets"]}
+    assert secrets.keys() == {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
+    for server, mlflow in (("http://host:5000", "mlflow=true"), ("", "mlflow=false")):
+        envs = {**config["envs"], **launches(task)[0], **secrets, "MLFLOW_TRACKING_URI": server}
+        calls = _run_scripts(config, envs, tmp_path)
+        assert calls[-1][-1] == mlflow
+        assert not [word for words in calls for word in words if "secret-" in word]
 
 
 def _run_scripts(config: dict[str, str], envs: dict[str, str | None], folder: Path) -> list[list[str]]:

@@ -1,6 +1,8 @@
 """The whole chain on a separately started head node, every job submitted over HTTP."""
 
 import json
+import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,38 @@ from dmma_core.data.feature_store import FeatureStore
 from dmma_core.provenance import git_commit
 from dmma_core.storage import media
 from helpers.head_node import HeadNode, head_node
+from helpers.password_proxy import password_proxy
+from helpers.tracked import write_comparison
+
+PASSWORD = secrets.token_hex(16)  # not in this file, which Ray copies
 
 
 @pytest.fixture(scope="module")
 def node():
-    with head_node() as started:
-        yield started
+    """Started with what its jobs need for a tracking server, as the SkyPilot task does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+        with password_proxy("anna", PASSWORD) as server:
+            patch.setenv("MLFLOW_TRACKING_URI", f"http://{server.host}")
+            with head_node() as started:
+                yield started
+
+
+def submitted_without(node: HeadNode, *names: str) -> HeadNode:
+    """The same node for a person who has none of these variables."""
+    return replace(node, environment={key: value for key, value in node.environment.items() if key not in names})
+
+
+def test_a_submitted_job_has_the_nodes_password_and_nobody_wrote_it_down(node: HeadNode, tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path)
+    person = submitted_without(node, "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    done = person.submit("ray_jobs.tools.sync_metrics", comparison.uri, "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    files = [path for path in (*node.folder.rglob("*"), *tmp_path.rglob("*")) if path.is_file()]
+    assert len(files) > 20
+    assert not [path for path in files if PASSWORD.encode() in path.read_bytes()]
 
 
 def jobs_of_the_chain(work: Path) -> list[list[str]]:
@@ -47,10 +75,13 @@ def jobs_of_the_chain(work: Path) -> list[list[str]]:
                 *(f"run_uri={at['runs']}/{arm}", f"features_uri={at['features']}", "sampling.num_steps=2"),
                 f"out_uri={at['generated']}/{arm}",
             ],
-            ["ray_jobs.evaluate", f"generated_uri={at['generated']}/{arm}", f"report_uri={at['reports']}/{arm}.json"],
+            [
+                "ray_jobs.evaluate",
+                *(f"generated_uri={at['generated']}/{arm}", f"report_uri={at['reports']}/{arm}.json", "mlflow=false"),
+            ],
         ]
     reports = [f"{arm}_report_uri={at['reports']}/{arm}.json" for arm in ("baseline", "depth")]
-    return [*chain, ["ray_jobs.compare", *reports, f"out_uri={at['comparison']}", "num_resamples=200"]]
+    return [*chain, ["ray_jobs.compare", *reports, f"out_uri={at['comparison']}", "num_resamples=200", "mlflow=false"]]
 
 
 def test_every_job_runs_on_a_cluster_it_was_submitted_to(node: HeadNode, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ _START_TIMEOUT_S = 90
 
 @dataclass(frozen=True)
 class HeadNode:
-    """`submit` hands a job to this node by the project's own script."""
+    """`submit` hands a job to this node by the project's own script. Ray's own files are in `folder`."""
 
     address: str
     environment: dict[str, str]
+    folder: Path
 
     def submit(self, *command: str) -> subprocess.CompletedProcess[str]:
         submit = [ROOT / "infra" / "submit.sh", "--", sys.executable, "-m", *command]
@@ -53,7 +54,7 @@ def head_node(num_cpus: int = 6) -> Iterator[HeadNode]:
         try:
             address = f"http://127.0.0.1:{job_port}"
             _wait_until_it_answers(address, process, Path(folder) / "head.log")
-            yield HeadNode(address, environment)
+            yield HeadNode(address, environment, Path(folder))
         finally:
             process.terminate()
             process.wait(timeout=60)
