@@ -17,7 +17,7 @@ from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import MARKER, RunFolder
 from helpers.features import write_feature_set
 from ray_jobs import train
-from ray_jobs.common.reporting import TrackedComparison, log_artifacts
+from ray_jobs.common.reporting import TrackedComparison
 from ray_jobs.common.reporting import sync_metrics as upload
 from ray_jobs.tools import sync_metrics
 
@@ -127,27 +127,6 @@ def test_mlflow_shows_one_experiment_with_the_arms_below_a_parent(trained: Path,
         assert run.data.params["recipe.loop.batch_size"] == "4"
         assert run.info.status == "FINISHED"
     assert runs["depth"].data.params["model.depth"] == "both"
-
-
-def test_artifacts_are_attached_to_an_arm_or_to_the_comparison(trained: Path, tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
-    (tmp_path / "spectrogram.png").write_bytes(b"picture")
-    assert log_artifacts(str(trained / "depth"), str(tmp_path), "examples")
-    assert log_artifacts(str(trained), str(tmp_path))
-    ids = paths.read_json(str(trained / "mlflow.json"))
-    client = MlflowClient(tracking_uri=f"sqlite:///{trained.parent.parent}/mlflow/mlflow.db")
-    assert [f.path for f in client.list_artifacts(ids["arms"]["depth"], "examples")] == ["examples/spectrogram.png"]
-    assert [f.path for f in client.list_artifacts(ids["parent"])] == ["spectrogram.png"]
-
-
-def test_artifacts_without_a_server_are_a_warning(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    shutil.copytree(trained, tmp_path / "copy")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD_SERVER)
-    assert not log_artifacts(str(tmp_path / "copy" / "depth"), str(tmp_path))
-    assert "was not attached" in caplog.text
 
 
 def test_one_arm_failing_leaves_the_other_unharmed(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -221,6 +222,9 @@ def test_ui_serves_the_comparison_and_ends(comparison: TrackedComparison) -> Non
         port = probe.getsockname()[1]
     folder = local_mlflow_folder(comparison.uri)
     with ui.mlflow_server(tracking_uri_for(comparison.uri), folder, port) as server:
+        served = psutil.Process(server.pid)
+        commands = [word for each in (served, *served.children(recursive=True)) for word in each.cmdline()]
+        assert not [word for word in commands if "sqlite" in word], "another database's address may hold a password"
         client = MlflowClient(tracking_uri=f"http://127.0.0.1:{port}")
         experiment = client.get_experiment_by_name("small")
         names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
