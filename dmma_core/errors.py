@@ -46,6 +46,14 @@ class AbsentError(StorageError):
     """The storage answers, and says that there is no such file."""
 
 
+class LeaseHeldError(DmmaError):
+    """A folder into which another job is writing."""
+
+
+class LeaseLostError(DmmaError):
+    """A folder that another job has taken over, or may have: nothing more may be written into it."""
+
+
 class MediaError(DmmaError):
     """A video or sound file that cannot be used. `reason` is a stable identifier for the rejected list."""
 

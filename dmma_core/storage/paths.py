@@ -90,7 +90,7 @@ def join(base: str, *parts: str) -> str:
 
 def exists(uri: str) -> bool:
     filesystem, path = filesystem_of(uri)
-    with _sentences(uri):
+    with sentences(uri):
         return bool(filesystem.exists(path))
 
 
@@ -99,7 +99,7 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     filesystem, root = filesystem_of(uri)
     if not is_remote(uri) and not os.path.isdir(root):
         raise StorageError(f"There is no folder {uri}.", remedy="Check the path.")
-    with _sentences(uri):
+    with sentences(uri):
         found = filesystem.find(root)
     base = uri.rstrip("/")
     names = sorted(path[len(root) :].lstrip("/") for path in found)
@@ -111,7 +111,7 @@ def list_folders(uri: str) -> list[str]:
     filesystem, root = filesystem_of(uri)
     if not exists(uri):
         return []
-    with _sentences(uri):
+    with sentences(uri):
         entries = filesystem.ls(root, detail=True)
     return sorted(posixpath.basename(e["name"].rstrip("/")) for e in entries if e["type"] == "directory")
 
@@ -128,7 +128,7 @@ def list_names(uri: str) -> set[str]:
 @contextmanager
 def open_read(uri: str) -> Iterator[IO[bytes]]:
     filesystem, path = filesystem_of(uri)
-    with _sentences(uri), filesystem.open(path, "rb") as file:
+    with sentences(uri), filesystem.open(path, "rb") as file:
         yield file
 
 
@@ -136,7 +136,7 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
 def open_write(uri: str) -> Iterator[IO[bytes]]:
     """Write `uri` atomically: nothing appears there if the block raises or the process dies."""
     filesystem, path = filesystem_of(uri)
-    with _sentences(uri):
+    with sentences(uri):
         if is_remote(uri):
             # Spooled locally and sent whole: a gcsfs file left open would be flushed later by the garbage collector.
             with tempfile.NamedTemporaryFile(prefix="dmma-upload-") as spool:
@@ -158,6 +158,11 @@ def open_write(uri: str) -> Iterator[IO[bytes]]:
 
 
 def read_bytes(uri: str) -> bytes:
+    if is_remote(uri):
+        filesystem, path = filesystem_of(uri)
+        with sentences(uri):  # in one request: an opened file has the size of one version, the contents of the next
+            data: bytes = filesystem.cat_file(path)
+        return data
     with open_read(uri) as file:
         return file.read()
 
@@ -171,7 +176,7 @@ def append_text(uri: str, text: str) -> None:
     """Add `text` to the end of a local file. Objects of a bucket cannot be appended to: write them whole."""
     assert not is_remote(uri)
     _, path = filesystem_of(uri)
-    with _sentences(uri), open(path, "a", encoding="utf-8") as file:
+    with sentences(uri), open(path, "a", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -190,14 +195,19 @@ def read_json(uri: str) -> Any:
 
 
 def write_json(uri: str, value: Any) -> None:
-    write_bytes(uri, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    write_bytes(uri, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as this project's JSON files hold it."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def remove(uri: str) -> None:
     """Remove a file or a whole folder; nothing happens where there is none."""
     filesystem, path = filesystem_of(uri)
     if exists(uri):
-        with _sentences(uri):
+        with sentences(uri):
             filesystem.rm(path, recursive=True)
 
 
@@ -212,7 +222,7 @@ def sha256_of(uri: str) -> str:
 def size_and_version(uri: str) -> tuple[int, str]:
     """Bytes of a file, and a word that becomes another when the file is replaced."""
     filesystem, path = filesystem_of(uri)
-    with _sentences(uri):
+    with sentences(uri):
         info = filesystem.info(path)
         if info["type"] == "directory":
             raise IsADirectoryError
@@ -224,7 +234,7 @@ def upload(file: str, uri: str) -> None:
     """Copy a local file to `uri`, whole or not at all."""
     filesystem, path = filesystem_of(uri)
     if is_remote(uri):
-        with _sentences(uri):
+        with sentences(uri):
             filesystem.put_file(file, path)
         return
     with open_read(file) as source, open_write(uri) as target:
@@ -249,7 +259,7 @@ def _is_temporary(name: str) -> bool:
 
 
 @contextmanager
-def _sentences(uri: str) -> Iterator[None]:
+def sentences(uri: str) -> Iterator[None]:
     """Turn the operating system's errors into sentences that name the URI and the remedy."""
     try:
         yield

@@ -1,7 +1,7 @@
 """A Google Cloud Storage server on loopback, in this process, for all gs:// URIs in tests.
 
 It is gcp-storage-emulator, with three features added that gcsfs needs: requests are accepted in threads, `moveTo`
-renames an object, and uploads honour `ifGenerationMatch` (without it, exclusive creation overwrites). Objects
+renames an object, and uploads and deletions honour `ifGenerationMatch` (without it, exclusive creation overwrites). Objects
 may be called `../x`, as in a real bucket. It can also refuse all requests, as a bucket without permission does.
 """
 
@@ -104,8 +104,12 @@ class _Handler(RequestHandler):
             super().do_PUT()
 
     def do_DELETE(self) -> None:
+        _, _, name = urlsplit(self.path).path.partition("/o/")
         with self.server.lock:
-            super().do_DELETE()
+            if self._precondition_fails(unquote(name)):
+                self._answer(412, {"error": {"code": 412, "message": "conditionNotMet"}})
+            else:
+                super().do_DELETE()
 
     def do_PATCH(self) -> None:
         with self.server.lock:
@@ -116,7 +120,7 @@ class _Handler(RequestHandler):
         with self.server.lock:
             if move := _MOVE.fullmatch(urlsplit(self.path).path):
                 self._move(*(unquote(part) for part in move.groups()))
-            elif self._precondition_fails(body):
+            elif self._precondition_fails(self._uploaded_name(body)):
                 self._answer(412, {"error": {"code": 412, "message": "conditionNotMet"}})
             else:
                 self.rfile = io.BytesIO(body)
@@ -133,22 +137,28 @@ class _Handler(RequestHandler):
         self.storage.delete_file(bucket, source)
         self._answer(200, moved)
 
-    def _precondition_fails(self, body: bytes) -> bool:
+    def _uploaded_name(self, body: bytes) -> str:
+        query = parse_qs(urlsplit(self.path).query)
+        if "name" in query:
+            return query["name"][0]
+        self.rfile = io.BytesIO(body)
+        data = Request(self, "POST").data or {}
+        name: str = data.get("meta", data).get("name", "")
+        return name
+
+    def _precondition_fails(self, name: str) -> bool:
         address = urlsplit(self.path)
         query = parse_qs(address.query)
         wanted = query.get("ifGenerationMatch")
         if wanted is None or "upload_id" in query:
             return False
-        self.rfile = io.BytesIO(body)
-        data = Request(self, "POST").data or {}
-        name = query["name"][0] if "name" in query else data.get("meta", data)["name"]
-        bucket = re.search(r"/b/([^/]+)/o$", address.path)
+        bucket = re.search(r"/b/([^/]+)/o(/|$)", address.path)
         assert bucket is not None
         try:
             have = self.storage.get_file_obj(bucket[1], name)["generation"]
         except NotFound:
             have = "0"
-        return have != wanted[0]
+        return bool(have != wanted[0])
 
     def _answer(self, status: int, value: object) -> None:
         data = json.dumps(value).encode()

@@ -125,7 +125,7 @@ def test_testing_a_folder_that_is_not_there_does_not_make_it(tmp_path: Path) -> 
 def test_what_a_bucket_refuses_is_a_sentence(bucket: str) -> None:
     from gcsfs.retry import HttpError  # not above: gcsfs reads the emulator's settings when it is imported
 
-    with pytest.raises(StorageError, match=f"refused {bucket}/x .*Anonymous caller"), paths._sentences(f"{bucket}/x"):
+    with pytest.raises(StorageError, match=f"refused {bucket}/x .*Anonymous caller"), paths.sentences(f"{bucket}/x"):
         raise HttpError({"code": 401, "message": "Anonymous caller"})
 
 
