@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import ray
 
 from dmma_core.errors import ConfigError, DmmaError
 
+_log = logging.getLogger(__name__)
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _MIN_OBJECT_STORE_BYTES = 256 << 20
 
@@ -28,6 +30,10 @@ _LOCAL_ENVIRONMENT = {
 }
 
 
+class RayStartError(DmmaError):
+    """A local Ray that does not start."""
+
+
 @contextmanager
 def connect(min_cpus: int = 0) -> Iterator[None]:
     """Be connected to Ray inside the block; nested use is a no-op.
@@ -36,7 +42,7 @@ def connect(min_cpus: int = 0) -> Iterator[None]:
     hold. Otherwise a local Ray is started on this machine's CPUs and GPUs and shut down at the end. Its CPUs are logical:
     `min_cpus` raises their number above the cores where mostly waiting processes (several trainers) must fit.
 
-    Raises ConfigError when the cluster of RAY_ADDRESS cannot be reached.
+    Raises ConfigError when the cluster of RAY_ADDRESS cannot be reached, RayStartError when no local Ray can be started.
     """
     if ray.is_initialized():
         yield
@@ -47,18 +53,16 @@ def connect(min_cpus: int = 0) -> Iterator[None]:
             if address:
                 _join(address)
             else:
-                ray.init(
-                    address="local",
-                    num_cpus=max(os.cpu_count() or 1, min_cpus),
-                    object_store_memory=_object_store_bytes(),
-                    include_dashboard=False,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                )
+                _start_local(max(os.cpu_count() or 1, min_cpus))
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def is_cluster_given() -> bool:
+    """Whether `connect` joins a cluster, or is connected already, rather than starting a local Ray."""
+    return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextmanager
@@ -73,6 +77,31 @@ def plain_errors() -> Iterator[None]:
                 raise cause from None
             cause = getattr(cause, "cause", None) or cause.__cause__
         raise
+
+
+def _start_local(num_cpus: int, may_retry: bool = True) -> None:
+    """Start a local Ray; a start that took too long, as on a busy machine, is tried a second time."""
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=_object_store_bytes(),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except Exception as error:  # the edge to Ray, which raises Exception itself where a node is late
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        ray.shutdown()
+        if may_retry and "timed out" in reason.lower():
+            _log.warning("Ray did not start in time (%s); trying once more.", reason)
+            _start_local(num_cpus, may_retry=False)
+            return
+        raise RayStartError(
+            f"No local Ray could be started ({reason[:300]}).",
+            remedy=f"Are memory and the folder {os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()} (see RAY_TMPDIR) "
+            "full, or is another Ray busy here (`ray stop` ends it)? Then run the same command again.",
+        ) from error
 
 
 def _join(address: str) -> None:
