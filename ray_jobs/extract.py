@@ -26,6 +26,7 @@ from dmma_core.encoders.bundle_options import parse_bundle_name
 from dmma_core.job_configs import ExtractConfig
 from dmma_core.log import Progress
 from dmma_core.storage import media, paths
+from dmma_core.storage.lease import Lease, held, require_free
 from ray_jobs.common.job import Job
 from ray_jobs.common.runtime import connect, plain_errors
 from ray_jobs.stages.decode import DecodeStage
@@ -57,6 +58,7 @@ def plan(config: ExtractConfig) -> Sequence[str]:
     """Check manifest, target folder and weights; say what would be extracted."""
     manifest, duration_s = _inputs(config)
     paths.check_writable(config.out_uri)
+    require_free(config.out_uri)
     schema = _loader(config, duration_s, "cpu")().schema
     row_bytes = sum(spec.num_bytes for spec in schema.tensors)
     return [
@@ -74,9 +76,12 @@ def run(config: ExtractConfig) -> None:
 
 
 def extract(config: ExtractConfig, load: LoadBundle) -> None:
-    """Bring the feature set at `config.out_uri` to completion, with the encoders that `load` gives in each worker."""
+    """Bring the feature set at `config.out_uri` to completion, with the encoders that `load` gives in each worker.
+
+    Only the driver writes there, as long as it holds the lease on the folder.
+    """
     manifest = read_manifest(config.manifest_uri)
-    with connect(), plain_errors():
+    with held(config.out_uri, "extract") as lease, connect(), plain_errors():
         pool = _pool(config)
         captions = {} if extraction.has_captions(config.out_uri) else extraction.captions_of(manifest)
         bundle = ray.get(ray.remote(describe_bundle).options(**pool.resources).remote(load, captions))
@@ -86,8 +91,9 @@ def extract(config: ExtractConfig, load: LoadBundle) -> None:
             return
         if captions:
             write_captions(config.out_uri, bundle.schema, captions, bundle.text)
-        _extract_shards(config, shards, bundle, pool, load)
-    complete_features(config.out_uri, manifest, bundle.schema, shards)
+        _extract_shards(config, shards, bundle, pool, load, lease)
+        lease.require()
+        complete_features(config.out_uri, manifest, bundle.schema, shards)
     _report(config.out_uri, manifest)
 
 
@@ -101,7 +107,12 @@ def _inputs(config: ExtractConfig) -> tuple[Manifest, float]:
 
 
 def _extract_shards(
-    config: ExtractConfig, shards: Sequence[Shard], bundle: BundleDescription, pool: _Pool, load: LoadBundle
+    config: ExtractConfig,
+    shards: Sequence[Shard],
+    bundle: BundleDescription,
+    pool: _Pool,
+    load: LoadBundle,
+    lease: Lease,
 ) -> None:
     left = extraction.unfinished(config.out_uri, shards, bundle.schema)
     num_clips = sum(len(shard.clips) for shard in left)
@@ -116,7 +127,7 @@ def _extract_shards(
     ]
     all_clips = sum(len(shard.clips) for shard in shards)
     with (
-        ShardCollector(config.out_uri, bundle.schema, left, all_clips) as collector,
+        ShardCollector(config.out_uri, bundle.schema, left, all_clips, lease.require) as collector,
         Progress("extract", num_clips) as progress,
     ):
         try:

@@ -5,7 +5,8 @@ dmma train --config tiny 'only=[baseline]'    one of them
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from dmma_core.config_loading import config_to_dict, config_to_yaml
@@ -15,16 +16,18 @@ from dmma_core.job_configs import TrainConfig
 from dmma_core.log import size_text, without_password
 from dmma_core.models.presets import config_for_features, parameter_count
 from dmma_core.storage import paths
+from dmma_core.storage.lease import LeaseToken, held, require_free
 from dmma_core.storage.overwriting import refuse_overwriting
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, check_features, newest_checkpoint
 from dmma_core.training.initial_weights import find_init, require_init
 from dmma_core.training.normalisation import Normalisation, stored_normalisation
 from ray_jobs.common.job import Job
+from ray_jobs.common.placement import cluster_nodes, expected_nodes, place
 from ray_jobs.common.reporting import DESCRIPTION, IDS, TrackedComparison, Uploader
 from ray_jobs.common.runtime import connect
 from ray_jobs.common.tracking_server import require_tracking_server, tracking_uri_for
-from ray_jobs.common.train_driver import Resources, stop_on_signal, train_arms
+from ray_jobs.common.train_driver import stop_on_signal, train_arms
 
 NORMALISATION = "normalisation.json"
 _log = logging.getLogger(__name__)
@@ -36,13 +39,19 @@ def plan(config: TrainConfig) -> Sequence[str]:
     check_features(store, config.recipe.loop.batch_size, config.num_workers)
     _check_place(config)
     paths.check_writable(config.comparison_uri)
+    for name in config.chosen_arms():
+        require_free(paths.join(config.comparison_uri, name))
+    placement = place(
+        sorted(config.chosen_arms()), config.num_workers, expected_nodes(_min_cpus(config)), config.device
+    )
     if config.mlflow:
         require_tracking_server(tracking_uri_for(config.comparison_uri))
     mlflow = f" and to MLflow at {without_password(tracking_uri_for(config.comparison_uri))}" if config.mlflow else ""
     lines = [
         f"Train on {len(store.rows_of_split('train'))} clips of {config.features_uri}, "
         f"validate on {min(len(store.rows_of_split('val')), config.recipe.validation.max_clips)}; "
-        f"{config.recipe.loop.num_steps} steps of {config.recipe.loop.batch_size} clips, workers an arm: {config.num_workers}.",
+        f"{config.recipe.loop.num_steps} steps of {config.recipe.loop.batch_size} clips.",
+        str(placement),
         f"Metrics go to {config.comparison_uri}/<arm>/metrics.jsonl{mlflow}.",
     ]
     for arm in arm_plans(config, store, normalisation=None):
@@ -61,7 +70,11 @@ def plan(config: TrainConfig) -> Sequence[str]:
 
 
 def run(config: TrainConfig) -> None:
-    """Train all arms to the end. Raises TrainingError naming the arms that failed, KeyboardInterrupt if stopped."""
+    """Train all arms to the end. Raises TrainingError naming the arms that failed, KeyboardInterrupt if stopped.
+
+    An arm's run folder is held meanwhile, so that another job may train other arms of the comparison at the same time.
+    Raises LeaseHeldError where another job trains one of these.
+    """
     config = replace(
         config, features_uri=paths.absolute(config.features_uri), comparison_uri=paths.absolute(config.comparison_uri)
     )
@@ -70,7 +83,20 @@ def run(config: TrainConfig) -> None:
     store = FeatureStore(config.features_uri)
     check_features(store, config.recipe.loop.batch_size, config.num_workers)
     _check_place(config)
-    plans = arm_plans(config, store, stored_normalisation(paths.join(config.comparison_uri, NORMALISATION), store))
+    with ExitStack() as stack:
+        _train(
+            config,
+            store,
+            {
+                arm: stack.enter_context(held(paths.join(config.comparison_uri, arm), "train")).token
+                for arm in sorted(config.chosen_arms())
+            },
+        )
+
+
+def _train(config: TrainConfig, store: FeatureStore, leases: Mapping[str, LeaseToken]) -> None:
+    normalisation = stored_normalisation(paths.join(config.comparison_uri, NORMALISATION), store)
+    plans = arm_plans(config, store, normalisation, leases)
     for arm in plans:
         if checkpoint := newest_checkpoint(RunFolder(arm.run_uri)):
             _log.info("%s has been trained up to step %d.", arm.arm, checkpoint.step)
@@ -81,7 +107,6 @@ def run(config: TrainConfig) -> None:
     if not plans:
         _log.info("Nothing is left to do.")
         return
-    paths.remove(plans[0].stop_uri)
     for arm in plans:
         paths.write_bytes(RunFolder(arm.run_uri).job_yaml, config_to_yaml(config).encode())
     comparison = TrackedComparison.describe(
@@ -89,11 +114,11 @@ def run(config: TrainConfig) -> None:
     )
     with (
         stop_on_signal() as stop,
-        connect(min_cpus=len(plans) * config.num_workers),
+        connect(min_cpus=_min_cpus(config)),
         Uploader(comparison, enabled=config.mlflow) as uploader,
     ):
-        resources = Resources.of_cluster(config.device, len(plans), config.num_workers)
-        failed = train_arms(plans, resources, config.num_workers, config.max_restarts, stop)
+        placement = place([arm.arm for arm in plans], config.num_workers, cluster_nodes(), config.device)
+        failed = train_arms(plans, placement, config.max_restarts, stop)
         uploader.finish({arm.arm: _status(arm, store, failed) for arm in plans})
     for arm in plans:
         if (checkpoint := newest_checkpoint(RunFolder(arm.run_uri))) and checkpoint.overfitting:
@@ -109,7 +134,17 @@ def run(config: TrainConfig) -> None:
         raise KeyboardInterrupt
 
 
-def arm_plans(config: TrainConfig, store: FeatureStore, normalisation: Normalisation | None) -> list[ArmPlan]:
+def _min_cpus(config: TrainConfig) -> int:
+    """Logical CPUs of a local Ray that all workers fit on."""
+    return len(config.chosen_arms()) * config.num_workers
+
+
+def arm_plans(
+    config: TrainConfig,
+    store: FeatureStore,
+    normalisation: Normalisation | None,
+    leases: Mapping[str, LeaseToken] | None = None,
+) -> list[ArmPlan]:
     """The plans of the chosen arms, in name order. They differ in their network alone.
 
     Raises DmmaError where an arm cannot start from the weights of `init_uri`. One that has a checkpoint of its own does
@@ -120,12 +155,13 @@ def arm_plans(config: TrainConfig, store: FeatureStore, normalisation: Normalisa
             arm=name,
             run_uri=paths.join(config.comparison_uri, name),
             features_uri=config.features_uri,
-            stop_uri=paths.join(config.comparison_uri, "STOP"),
+            stop_uri=paths.join(config.comparison_uri, name, "STOP"),
             model=config_for_features(config.preset, store.schema, arm.depth, arm.fusion),
             init=None,
             normalisation=normalisation,
             recipe=config.recipe,
             allow_changes=tuple(config.allow_changes),
+            lease=(leases or {}).get(name),
         )
         for name, arm in sorted(config.chosen_arms().items())
     ]

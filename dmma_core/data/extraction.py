@@ -5,7 +5,7 @@ after an interruption can never mix two feature sets.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -104,9 +104,16 @@ class ShardCollector:
     and raises their errors.
     """
 
-    def __init__(self, uri: str, schema: FeatureSchema, shards: Iterable[Shard], num_clips: int) -> None:
-        """`shards` are those to write, `num_clips` is the number of clips of the full set."""
-        self._uri, self._schema = uri, schema
+    def __init__(
+        self,
+        uri: str,
+        schema: FeatureSchema,
+        shards: Iterable[Shard],
+        num_clips: int,
+        require_lease: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`shards` are those to write, `num_clips` is the number of clips of the full set; `require_lease` as in `write_shard`."""
+        self._uri, self._schema, self._require_lease = uri, schema, require_lease
         self._tolerated = min(_ALWAYS_TOLERATED, num_clips // 2)
         self._shards = {shard.index: shard for shard in shards}
         self._rows: dict[int, list[Mapping[str, Any]]] = {index: [] for index in self._shards}
@@ -143,6 +150,7 @@ class ShardCollector:
         return [(index, clip) for index, clip in clips if clip.clip_id not in collected]
 
     def _write(self, shard: Shard, rows: list[Mapping[str, Any]], rejected: list[Rejected]) -> None:
+        self._require_lease()
         if len(rejected) > max(self._tolerated, _MAX_REJECTED_SHARE * len(shard.clips)):
             reason, count = Counter(row.reason for row in rejected).most_common(1)[0]
             detail = next(row.detail for row in rejected if row.reason == reason)
@@ -153,7 +161,9 @@ class ShardCollector:
             )
         while len(self._writes) >= 2 * _WRITERS:  # wait for the writers, to bound the memory
             self._writes.popleft().result()
-        self._writes.append(self._pool.submit(write_shard, self._uri, shard, self._schema, rows, rejected))
+        self._writes.append(
+            self._pool.submit(write_shard, self._uri, shard, self._schema, rows, rejected, self._require_lease)
+        )
 
 
 def _inputs(manifest: Manifest, clips_per_shard: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import hashlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,17 +68,24 @@ def shard_is_complete(uri: str, shard: Shard, schema: FeatureSchema) -> bool:
 
 
 def write_shard(
-    uri: str, shard: Shard, schema: FeatureSchema, rows: Sequence[Mapping[str, Any]], rejected: Sequence[Rejected]
+    uri: str,
+    shard: Shard,
+    schema: FeatureSchema,
+    rows: Sequence[Mapping[str, Any]],
+    rejected: Sequence[Rejected],
+    require_lease: Callable[[], None] = lambda: None,
 ) -> None:
     """Write one shard (rows from `FeatureSchema.encode_row`, any order), then its marker.
 
     Raises SchemaError unless `rows` and `rejected` together contain each of the shard's clips exactly once.
+    `require_lease`, called before the file and before the marker, raises where the folder is another job's now.
     """
     found = sorted([row["clip_id"] for row in rows] + [row.clip_id for row in rejected])
     if found != sorted(clip.clip_id for clip in shard.clips):
         raise SchemaError(f"Shard {shard.name} of {uri} has {len(found)} clips, expected {len(shard.clips)}.")
     ordered = sorted(rows, key=lambda row: row["clip_id"])
     data = _parquet(rows_to_table(ordered, schema.row_schema()))
+    require_lease()
     part_uri = paths.join(uri, f"{shard.name}.parquet")
     paths.write_bytes(part_uri, data)
     marker = {
@@ -87,6 +94,7 @@ def write_shard(
         "sha256": _sha256(data),
         "rejected": [asdict(row) for row in rejected],
     }
+    require_lease()
     paths.write_json(paths.join(uri, f"{shard.name}.json"), marker)
 
 

@@ -5,7 +5,6 @@ appears by a hard link, which fails where there is one, and is replaced or remov
 """
 
 import fcntl
-import json
 import os
 import secrets
 import time
@@ -93,7 +92,7 @@ def update_json(uri: str, change: Callable[[Any], Any]) -> Any:
     """
     while True:
         old = read(uri)
-        value = change(json.loads(old.data) if old else None)
+        value = change(paths.parse_json(uri, old.data) if old else None)
         data = paths.json_bytes(value)
         if replace(uri, data, old) if old else create(uri, data):
             return value

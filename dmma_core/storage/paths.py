@@ -121,7 +121,7 @@ def list_names(uri: str) -> set[str]:
     filesystem, root = filesystem_of(uri)
     if not exists(uri):
         return set()
-    with _sentences(uri):
+    with sentences(uri):
         return {posixpath.basename(path.rstrip("/")) for path in filesystem.ls(root, detail=False)}
 
 
@@ -188,9 +188,14 @@ def read_text(uri: str) -> str:
 
 
 def read_json(uri: str) -> Any:
+    return parse_json(uri, read_bytes(uri))
+
+
+def parse_json(uri: str, data: bytes) -> Any:
+    """The value of a JSON file with the contents `data`. Raises StorageError where they are none."""
     try:
-        return json.loads(read_text(uri))
-    except json.JSONDecodeError as error:
+        return json.loads(data)
+    except ValueError as error:
         raise StorageError(f"{uri} is not valid JSON ({error}).", remedy="Run the job that writes it again.") from error
 
 

@@ -20,6 +20,7 @@ from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, parameter_count
 from dmma_core.recipe import Recipe, changes_text, refused_changes
 from dmma_core.storage import paths
+from dmma_core.storage.lease import LeaseToken
 from dmma_core.storage.metrics_log import MetricsLog, Point
 from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder
 from dmma_core.training.checkpoint import (
@@ -49,6 +50,8 @@ class ArmPlan:
     weights and `normalisation`, which depth added to `init` uses as well. An arm that has a checkpoint of its own needs
     neither; where its initial weights were not the seed's, `init_sha256` is their sha256. `allow_changes` names settings of
     the recipe that may differ from those of the checkpoint that it resumes from.
+
+    Worker 0 writes as long as the storage says that the job holds the `lease` on `run_uri`; None stands for a job alone.
     """
 
     arm: str
@@ -61,6 +64,7 @@ class ArmPlan:
     recipe: Recipe
     init_sha256: str = ""
     allow_changes: tuple[str, ...] = ()
+    lease: LeaseToken | None = None
 
     def identity(self, store: FeatureStore) -> RunIdentity:
         init_sha256 = self.init.record["files"][EMA] if self.init else self.init_sha256
@@ -198,6 +202,7 @@ class _Events:
         self._metrics = MetricsLog(folder.metrics, first_step if first_step else -1) if workers.rank == 0 else None
         self._interval_s = 10.0 if paths.is_remote(plan.stop_uri) else 0.5
         self._looked_s = float("-inf")
+        self._lease = plan.lease if workers.rank == 0 else None
 
     def log(self, point: Point) -> None:
         if self._metrics:
@@ -205,11 +210,12 @@ class _Events:
 
     def save_checkpoint(self, state: TrainingState) -> None:
         if self._metrics:
-            save_checkpoint(self._folder, state, self._identity)
+            save_checkpoint(self._folder, state, self._identity, self._require_lease)
             self._metrics.flush()
 
     def save_snapshot(self, state: TrainingState) -> None:
         if self._metrics:
+            self._require_lease()
             save_snapshot(self._folder, state.ema.snapshot())
 
     def should_stop(self) -> bool:
@@ -217,8 +223,13 @@ class _Events:
         if now_s - self._looked_s < self._interval_s:
             return False
         self._looked_s = now_s
+        self._require_lease()
         return paths.exists(self._plan.stop_uri)
 
     def close(self) -> None:
         if self._metrics:
             self._metrics.flush()
+
+    def _require_lease(self) -> None:
+        if self._lease:
+            self._lease.require()

@@ -7,7 +7,7 @@ checkpoints/step=000000500/model.safetensors    the network, latent statistics i
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,11 +121,15 @@ class TrainingState:
         return {"loss": loss, "lowest_step": self.lowest[0], "lowest_loss": self.lowest[1]}
 
 
-def save_checkpoint(folder: RunFolder, state: TrainingState, identity: RunIdentity) -> Checkpoint:
+def save_checkpoint(
+    folder: RunFolder, state: TrainingState, identity: RunIdentity, require_lease: Callable[[], None] = lambda: None
+) -> Checkpoint:
     """Write the checkpoint of `state.step`, then remove all but the newest `keep_checkpoints` and the best one.
 
     An older checkpoint is touched only after the new one is complete, so a full disk or a kill loses nothing finished.
+    `require_lease`, called before the first file and before the marker, raises where the folder is another job's now.
     """
+    require_lease()
     recipe, tracked = identity.recipe, state.ema.snapshot()
     tensors: dict[str, dict[str, Tensor]] = {
         MODEL: state.model.state_dict(),
@@ -153,13 +157,16 @@ def save_checkpoint(folder: RunFolder, state: TrainingState, identity: RunIdenti
             "tracked_sigma_rel": list(recipe.ema.tracked_sigma_rel),
         },
     }
-    checkpoint = write_checkpoint(folder, tensors, record)
+    checkpoint = write_checkpoint(folder, tensors, record, require_lease)
     _remove_older(folder, state.step, recipe.loop.keep_checkpoints)
     return checkpoint
 
 
 def write_checkpoint(
-    folder: RunFolder, tensors: Mapping[str, Mapping[str, Tensor]], record: Mapping[str, Any]
+    folder: RunFolder,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    record: Mapping[str, Any],
+    before_marker: Callable[[], None] = lambda: None,
 ) -> Checkpoint:
     """Write files of tensors as the checkpoint of `record["step"]`, its COMPLETE.json last."""
     uri = folder.checkpoint_uri(record["step"])
@@ -168,6 +175,7 @@ def write_checkpoint(
         write_tensors(paths.join(uri, name), values)
     files = {name: paths.sha256_of(paths.join(uri, name)) for name in tensors}
     whole = {"schema_version": SCHEMA_VERSION, **record, "files": files, "provenance": provenance()}
+    before_marker()
     paths.write_json(paths.join(uri, MARKER), whole)
     return Checkpoint(uri, record["step"], whole)
 

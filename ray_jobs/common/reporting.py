@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ from dmma_core.errors import DmmaError, StorageError
 from dmma_core.log import without_password
 from dmma_core.provenance import git_commit
 from dmma_core.storage import paths
+from dmma_core.storage.conditional import update_json
 from dmma_core.storage.metrics_log import COUNTERS, Point, read_metrics
 from dmma_core.storage.run_folder import RunFolder
 from ray_jobs.common.tracking_server import local_mlflow_folder, tracking_client, tracking_uri_for
@@ -63,10 +64,11 @@ class TrackedComparison:
     def describe(
         cls, uri: str, parameters: Mapping[str, Mapping[str, Any]], store: FeatureStore
     ) -> "TrackedComparison":
-        """Write comparison.json. The key is kept when the run goes on, arms that don't take part this time as well."""
-        description_uri = paths.join(uri, DESCRIPTION)
-        before = paths.read_json(description_uri) if paths.exists(description_uri) else {}
-        arms = {**before.get("arms", {}), **{arm: _flat(values) for arm, values in parameters.items()}}
+        """Write comparison.json. The key is kept when the run goes on, arms that don't take part this time as well.
+
+        Two jobs that train one arm each may do this at the same time. What is returned has the arms given here alone, so
+        that each job uploads its own.
+        """
         tags = {
             "git_commit": git_commit(),
             "features_uri": store.uri,
@@ -75,9 +77,14 @@ class TrackedComparison:
             "bundle": store.schema.bundle,
             "comparison_uri": uri,
         }
-        made = cls(uri, before.get("key", uuid4().hex), arms, tags)
-        paths.write_json(description_uri, asdict(made))
-        return made
+        arms = {arm: _flat(values) for arm, values in parameters.items()}
+        new = cls(uri, uuid4().hex, arms, tags)
+
+        def merged(before: dict[str, Any] | None) -> dict[str, Any]:
+            kept = before or {}
+            return {**asdict(new), "key": kept.get("key", new.key), "arms": {**kept.get("arms", {}), **arms}}
+
+        return replace(cls(**update_json(paths.join(uri, DESCRIPTION), merged)), arms=arms)
 
     @classmethod
     def read(cls, uri: str) -> "TrackedComparison":
@@ -235,20 +242,21 @@ def _find_runs(client: "MlflowClient", experiment_id: str, comparison: TrackedCo
 
 
 def _remember(comparison: TrackedComparison, experiment_id: str, ids: Mapping[str, str]) -> None:
-    """Write mlflow.json where it says something else, and log that runs which it names were gone."""
+    """Write mlflow.json where it differs, keeping arms that another job trains; log that runs which it names were gone."""
     ids_uri = paths.join(comparison.uri, IDS)
+    place = {"tracking_uri": without_password(tracking_uri_for(comparison.uri)), "key": comparison.key}
+    before = paths.read_json(ids_uri) if paths.exists(ids_uri) else {}
+    is_same_place = all(before.get(name) == value for name, value in place.items())
     record = {
-        "tracking_uri": without_password(tracking_uri_for(comparison.uri)),
-        "key": comparison.key,
+        **place,
         "experiment": comparison.name,
         "experiment_id": experiment_id,
         "parent": ids[PARENT],
-        "arms": {arm: ids[arm] for arm in comparison.arms},
+        "arms": {**(before["arms"] if is_same_place else {}), **{arm: ids[arm] for arm in comparison.arms}},
     }
-    before = paths.read_json(ids_uri) if paths.exists(ids_uri) else {}
     if before == record:
         return
-    if all(before.get(name) == record[name] for name in ("tracking_uri", "key")):
+    if is_same_place:
         known = {PARENT: before["parent"], **before["arms"]}
         if gone := [role for role, run_id in known.items() if ids.get(role, run_id) != run_id]:
             _log.info(

@@ -1,4 +1,9 @@
-"""Both arms side by side: one Ray Train trainer a thread on one cluster, watched through their metrics files."""
+"""All arms on one cluster: one Ray Train trainer a thread, watched through their metrics files.
+
+The driver holds the lease on each arm's run folder; worker 0 of the arm asks the storage for it at every look for the
+stop file and before it writes. When the driver dies its workers end within a minute. A new driver may start before that:
+its lease has another token, at which the old workers stop.
+"""
 
 import logging
 import os
@@ -9,19 +14,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from math import ceil
 from types import FrameType
 
-import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from dmma_core.errors import ConfigError
+from dmma_core.errors import DmmaError
 from dmma_core.log import Progress
 from dmma_core.storage import paths
 from dmma_core.storage.metrics_log import Point, read_metrics
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, newest_checkpoint
+from ray_jobs.common.placement import Placement
 from ray_jobs.stages.train_worker import FAILED, run_worker
 
 _log = logging.getLogger(__name__)
@@ -32,35 +36,6 @@ _LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Share of a CPU and of a GPU for each worker, and how many workers run on one node."""
-
-    num_cpus: float
-    num_gpus: float
-    workers_per_node: int
-
-    @classmethod
-    def of_cluster(cls, device: str, num_arms: int, num_workers: int) -> "Resources":
-        """Share the cluster out among all workers of all arms. `device` is "auto", "cpu" or "cuda".
-
-        Arms may share a GPU, workers of one arm may not. Raises ConfigError where the GPUs are too few.
-        """
-        cluster, total = ray.cluster_resources(), num_arms * num_workers
-        num_nodes = max(1, sum(node["Alive"] for node in ray.nodes()))
-        num_cpus = min(1.0, int(100 * cluster.get("CPU", 1) / total) / 100)
-        num_gpus = int(cluster.get("GPU", 0))
-        if device == "cpu" or (device == "auto" and num_gpus == 0):
-            return cls(num_cpus, 0.0, ceil(total / num_nodes))
-        if num_gpus < num_workers:
-            raise ConfigError(
-                f"Each arm wants {num_workers} GPU workers, the cluster has {num_gpus} GPUs.",
-                remedy="Lower num_workers, add GPUs, or set device=cpu.",
-            )
-        arms_per_gpu = ceil(total / num_gpus)
-        return cls(num_cpus, int(100 / arms_per_gpu) / 100, ceil(total / num_nodes))
 
 
 @dataclass
@@ -87,24 +62,37 @@ class _Arm:
 
 
 def train_arms(
-    plans: Sequence[ArmPlan], resources: Resources, num_workers: int, max_restarts: int, stop: threading.Event
+    plans: Sequence[ArmPlan], placement: Placement, max_restarts: int, stop: threading.Event
 ) -> dict[str, str]:
-    """Train all arms at the same time; returns arm -> sentence for those that failed. One failing leaves the others be.
+    """Train all arms as placed; returns arm -> sentence for those that failed. One failing leaves the others be.
 
-    When `stop` is set, the arms write a checkpoint and leave.
+    When `stop` is set, the arms write a checkpoint and leave; those that had to wait for them do not start.
     """
     if "RAY_ADDRESS" not in os.environ:
         for name, value in _LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+    _log.info("%s", placement)
+    failed: dict[str, str] = {}
+    for group in placement.groups:
+        if not stop.is_set():
+            failed |= _train_group([plan for plan in plans if plan.arm in group], placement, max_restarts, stop)
+    return failed
+
+
+def _train_group(
+    plans: Sequence[ArmPlan], placement: Placement, max_restarts: int, stop: threading.Event
+) -> dict[str, str]:
+    """Train these arms at the same time."""
     _log.info("Starting %s (on a free machine 10 to 20 s) …", " and ".join(plan.arm for plan in plans))
     with ExitStack() as stack:
-        storage = stack.enter_context(_ray_storage(plans[0].stop_uri.rsplit("/", 1)[0]))
         arms = []
         for plan in plans:
+            paths.remove(plan.stop_uri)
             paths.remove(paths.join(plan.run_uri, FAILED))
             checkpoint = newest_checkpoint(RunFolder(plan.run_uri))
             errors: list[str] = []
-            work = (plan, resources, num_workers, max_restarts, storage, errors)
+            storage = stack.enter_context(_ray_storage(plan.run_uri))
+            work = (plan, placement, max_restarts, storage, errors)
             thread = threading.Thread(target=_fit, args=work, name=f"dmma-train-{plan.arm}", daemon=True)
             arms.append(_Arm(plan, thread, errors, checkpoint.step if checkpoint else 0))
             thread.start()
@@ -112,25 +100,27 @@ def train_arms(
         while any(arm.thread.is_alive() for arm in arms):
             if stop.is_set() and not told:
                 told = True
-                paths.write_bytes(plans[0].stop_uri, b"")
+                for plan in plans:
+                    paths.write_bytes(plan.stop_uri, b"")
                 _log.info("Stopping: every arm writes a checkpoint first. Interrupt again to leave at once.")
             time.sleep(_POLL_S)
             for arm in arms:
                 arm.show(stack)
-    paths.remove(plans[0].stop_uri)
+    for plan in plans:
+        paths.remove(plan.stop_uri)
     return {arm.plan.arm: " ".join(arm.errors) for arm in arms if arm.errors}
 
 
-def _fit(
-    plan: ArmPlan, resources: Resources, num_workers: int, max_restarts: int, storage: str, errors: list[str]
-) -> None:
-    use_gpu = resources.num_gpus > 0
+def _fit(plan: ArmPlan, placement: Placement, max_restarts: int, storage: str, errors: list[str]) -> None:
+    use_gpu = placement.gpus_per_worker > 0
     filesystem, path = paths.arrow_filesystem_of(storage)
-    share = {"CPU": resources.num_cpus, **({"GPU": resources.num_gpus} if use_gpu else {})}
+    share = {"CPU": placement.cpus_per_worker, **({"GPU": placement.gpus_per_worker} if use_gpu else {})}
     trainer = TorchTrainer(
         run_worker,
-        train_loop_config={"plan": plan, "workers_per_node": resources.workers_per_node},
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=share),
+        train_loop_config={"plan": plan, "workers_per_node": placement.workers_per_node},
+        scaling_config=ScalingConfig(
+            num_workers=placement.workers_per_arm, use_gpu=use_gpu, resources_per_worker=share
+        ),
         run_config=RunConfig(
             name=plan.arm,
             storage_path=path,
@@ -138,15 +128,21 @@ def _fit(
             failure_config=FailureConfig(max_failures=max_restarts),
         ),
     )
+    reason = ""
     try:
         trainer.fit()
     except Exception as error:  # the edge to Ray: the arm's end becomes a sentence, the other arm goes on
-        if not paths.exists(paths.join(plan.run_uri, FAILED)):
-            _log.debug("Ray Train ended %s", plan.arm, exc_info=True)
-            errors.append(f"Its workers ended unexpectedly ({_reason(error)}).")
-    if paths.exists(failed_uri := paths.join(plan.run_uri, FAILED)):
-        record = paths.read_json(failed_uri)
-        errors[:] = [f"{record['message']} {record['remedy']}".strip()]
+        _log.debug("Ray Train ended %s", plan.arm, exc_info=True)
+        reason = f"Its workers ended unexpectedly ({_reason(error)})."
+    try:
+        if plan.lease:
+            plan.lease.require()  # else the folder, and the FAILED.json there, are another job's
+        if paths.exists(failed_uri := paths.join(plan.run_uri, FAILED)):
+            record = paths.read_json(failed_uri)
+            reason = f"{record['message']} {record['remedy']}".strip()
+    except DmmaError as error:
+        reason = str(error)
+    errors += [reason] if reason else []
 
 
 def _reason(error: Exception) -> str:
@@ -158,13 +154,13 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _ray_storage(comparison_uri: str) -> Iterator[str]:
-    """A place for Ray Train's bookkeeping, removed afterwards; checkpoints go to the run's own folder.
+def _ray_storage(run_uri: str) -> Iterator[str]:
+    """A place for Ray Train's bookkeeping, removed afterwards; checkpoints go beside it.
 
-    Every node must see it, so it lies in the bucket where the runs do.
+    Every node must see it, so it lies in the bucket where the run does.
     """
-    if paths.is_remote(comparison_uri):
-        uri = paths.join(comparison_uri, "ray-train")
+    if paths.is_remote(run_uri):
+        uri = paths.join(run_uri, "ray-train")
         try:
             yield uri
         finally:

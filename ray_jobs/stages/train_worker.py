@@ -11,7 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from dmma_core.errors import DmmaError
+from dmma_core.errors import DmmaError, LeaseLostError
 from dmma_core.log import setup_logging
 from dmma_core.storage import paths
 from dmma_core.training.arm import ArmPlan, train_arm
@@ -24,11 +24,11 @@ def run_worker(settings: dict[str, Any]) -> None:
     """Train `settings["plan"]` on this worker of the arm's group.
 
     A user's error is written to FAILED.json, which the driver reads. Ray restarts a group whose worker raised; a run
-    that has failed for a reason that a restart cannot mend is then left at once.
+    that has failed for a reason that a restart cannot mend, or that another job has taken over, is then left at once.
     """
     plan: ArmPlan = settings["plan"]
     failed_uri = paths.join(plan.run_uri, FAILED)
-    if paths.exists(failed_uri):
+    if _is_lost(plan) or paths.exists(failed_uri):
         return
     setup_logging()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings["workers_per_node"]))
@@ -36,8 +36,20 @@ def run_worker(settings: dict[str, Any]) -> None:
     workers = Workers(ray.train.torch.get_device(), context.get_world_rank(), context.get_world_size())
     try:
         train_arm(plan, workers)
+    except LeaseLostError:  # the folder is another job's, so nothing may be written there; the driver finds out as well
+        if workers.size > 1:
+            raise
     except DmmaError as error:
         record = {"error": type(error).__name__, "message": error.message, "remedy": error.remedy}
         paths.write_json(failed_uri, record)
         if workers.size > 1:  # the others wait for this worker's gradients: let Ray end the whole group
             raise
+
+
+def _is_lost(plan: ArmPlan) -> bool:
+    try:
+        if plan.lease:
+            plan.lease.require()
+    except LeaseLostError:
+        return True
+    return False

@@ -16,14 +16,15 @@ import pytest
 
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.manifest import Clip, Rejected, read_rows
-from dmma_core.errors import IncompleteError, SchemaError, StorageError
+from dmma_core.errors import IncompleteError, LeaseHeldError, SchemaError, StorageError
 from dmma_core.job_configs import ExtractConfig
 from dmma_core.storage import paths
+from dmma_core.storage.lease import held
 from dmma_core.storage.media import decode_clip
 from helpers.clips import CAPTIONS, clip_of, manifest_of, write_clips, write_sound
 from helpers.random_bundle import load_fatal_bundle, load_random_bundle
 from helpers.storage_emulator import StorageEmulator
-from ray_jobs.extract import JOB, extract, run
+from ray_jobs.extract import JOB, extract, plan, run
 
 NUM_CLIPS = 7
 DURATION_S = 2.0
@@ -147,6 +148,20 @@ def test_bad_clips_are_listed_with_their_reason(
     assert not any(values[name].any() for name in ("rgb", "depth", "depth_scalars", "sync"))
     np.testing.assert_array_equal(values["text"], store.empty_text)
     assert values["latent_mean"].any()
+
+
+def test_a_folder_into_which_another_job_extracts_is_refused(
+    ray_cluster: None, clips: list[Clip], tmp_path: Path
+) -> None:
+    manifest_of(f"{tmp_path}/manifest", clips)
+    config = configure(tmp_path)
+    with held(config.out_uri, "extract", 0.25):
+        sentence = rf"Another job writes into {config.out_uri}: extract \(process {os.getpid()} on .* another folder"
+        with pytest.raises(LeaseHeldError, match=sentence):
+            extract(config, LOAD)
+        with pytest.raises(LeaseHeldError, match=sentence):
+            plan(replace(config, bundle="tiny"))
+    assert paths.list_files(config.out_uri) == []
 
 
 def test_a_set_of_which_nothing_is_left_is_an_error(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.storage import paths
+from dmma_core.storage.lease import held
 from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import MARKER, RunFolder
 from helpers.features import write_feature_set
@@ -179,7 +180,9 @@ def test_goes_on_after_the_death_of_one_of_two_workers_with_its_run_on_a_bucket(
     assert steps_of(comparison_uri, "baseline")[-1] == 16
     points = read_metrics(RunFolder(f"{comparison_uri}/baseline").metrics)
     assert [point["step"] for point in points if "val/loss" in point] == list(range(0, 17, 2))
-    assert "ray-train" not in paths.list_folders(comparison_uri)
+    assert paths.list_folders(comparison_uri) == ["baseline"]
+    assert paths.list_folders(f"{comparison_uri}/baseline") == ["checkpoints", "ema_snapshots"]
+    assert not paths.exists(f"{comparison_uri}/baseline/LEASE.json")
 
 
 def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(
@@ -196,6 +199,42 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(
     assert steps_of(comparison_uri, "depth") == [stopped, stopped + 1]
 
 
+def test_an_arm_that_another_job_trains_is_refused_and_the_other_arm_trains(
+    store: FeatureStore, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison_uri = tmp_path / "runs" / "shared"
+    TrackedComparison.describe(str(comparison_uri), {"depth": {"arm": "depth"}}, store)
+    with held(f"{comparison_uri}/depth", "train", 0.25):
+        for more in ([], ["only=[depth]"], ["--dry-run"]):
+            assert train.JOB.main(settings(store, comparison_uri, 2, "mlflow=false", *more)) == 1
+            said = capsys.readouterr().err
+            assert f"Another job writes into {comparison_uri}/depth: train (process {os.getpid()} on" in said
+        assert train.JOB.main(settings(store, comparison_uri, 2, "only=[baseline]", "mlflow=false")) == 0
+    assert steps_of(comparison_uri, "baseline") == [2]
+    assert sorted(TrackedComparison.read(str(comparison_uri)).arms) == ["baseline", "depth"]
+
+
+def test_an_arm_that_another_job_took_over_stops_and_writes_no_more(
+    store: FeatureStore, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison_uri = tmp_path / "runs" / "taken"
+    lease = comparison_uri / "depth" / "LEASE.json"
+
+    def take_over() -> None:
+        paths.write_json(str(lease), {**paths.read_json(str(lease)), "token": "another", "host": "elsewhere"})
+
+    command = settings(store, comparison_uri, 2000, "only=[depth]", "loop.checkpoint_every=2000", "mlflow=false")
+    taker = after_first_points(comparison_uri, "depth", take_over)
+    assert train.JOB.main(command) == 1
+    taker.join()
+    said = capsys.readouterr().err
+    assert f"Arm depth failed: This job lost its lease on {comparison_uri}/depth" in said
+    assert "taken over by train" in said and "elsewhere" in said
+    assert steps_of(comparison_uri, "depth") == []
+    assert not (comparison_uri / "depth" / "FAILED.json").exists()
+    assert paths.read_json(str(lease))["token"] == "another"
+
+
 def test_dry_run_checks_everything_and_changes_nothing(
     trained: Path, store: FeatureStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +243,7 @@ def test_dry_run_checks_everything_and_changes_nothing(
     said = capsys.readouterr().out
     assert "Arm depth: tiny, depth both" in said
     assert "from step 4 on" in said
+    assert "Order: baseline and depth; 1 worker an arm, without GPUs" in said
     assert sorted(str(path) for path in trained.rglob("*")) == before
 
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_points_go_up_once_also_after_a_session_was_lost(comparison: TrackedComp
     assert [(metric.step, metric.timestamp) for metric in history] == [(4, 1790000001000), (8, 1790000002000)]
     assert client.get_run(ids["arms"]["depth"]).data.params["loop.num_steps"] == "4"
     assert len(client.search_runs([ids["experiment_id"]])) == 3
+
+
+def test_jobs_that_train_one_arm_each_describe_one_comparison(tmp_path: Path) -> None:
+    store, uri = write_feature_set(tmp_path / "features", num_clips=2), str(tmp_path / "runs" / "shared")
+    names = [f"arm-{number}" for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda name: TrackedComparison.describe(uri, {name: {"arm": name}}, store), names))
+    assert sorted(TrackedComparison.read(uri).arms) == names
+    assert len({each.key for each in made}) == 1
+    for each in made[:2]:
+        MetricsLog(f"{uri}/{next(iter(each.arms))}/metrics.jsonl", -1).append(point(1))
+        assert sync_metrics(each) == 3  # its own arm alone, which the other jobs leave to it
+    assert sorted(paths.read_json(f"{uri}/mlflow.json")["arms"]) == names[:2]
 
 
 def test_a_changed_setting_becomes_a_tag(comparison: TrackedComparison, tmp_path: Path) -> None:

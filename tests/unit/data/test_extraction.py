@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,10 +6,11 @@ import pytest
 
 from dmma_core.data import extraction
 from dmma_core.data.extraction import ShardCollector
-from dmma_core.data.feature_store import plan_shards
+from dmma_core.data.feature_store import plan_shards, write_shard
 from dmma_core.data.manifest import Clip, Manifest, Rejected, write_manifest
-from dmma_core.errors import SchemaError, StorageError
+from dmma_core.errors import LeaseLostError, SchemaError, StorageError
 from dmma_core.storage import paths
+from dmma_core.storage.lease import held
 from helpers.rows import SCHEMA, make_clip, make_row
 
 
@@ -60,6 +62,34 @@ def test_a_failed_write_is_raised_in_the_caller(tmp_path: Path, manifest: Manife
     ):
         for clip in shard.clips:
             collector.add(0, make_row(clip))
+
+
+def test_a_lost_lease_ends_the_writing_before_the_marker(tmp_path: Path, manifest: Manifest) -> None:
+    uri, (first, second, *_) = str(tmp_path / "set"), plan_shards(manifest, 2)
+    lease = tmp_path / "set" / "LEASE.json"
+    with held(uri, "extract", 0.1) as own, ShardCollector(uri, SCHEMA, [first, second], 30, own.require) as collector:
+        for clip in first.clips:
+            collector.add(0, make_row(clip))
+        paths.write_json(str(lease), {**paths.read_json(str(lease)), "token": "another"})
+        time.sleep(0.7)
+        collector.add(1, make_row(second.clips[0]))
+        with pytest.raises(LeaseLostError, match="taken over"):
+            collector.add(1, make_row(second.clips[1]))
+    assert extraction.unfinished(uri, [first, second], SCHEMA) == [second]
+    assert not paths.exists(f"{uri}/{second.name}.parquet")
+    assert lease.exists()
+
+
+def test_a_lease_lost_while_a_shard_is_written_leaves_it_without_a_marker(tmp_path: Path, manifest: Manifest) -> None:
+    uri, (shard, *_) = str(tmp_path / "set"), plan_shards(manifest, 2)
+
+    def require() -> None:
+        if paths.exists(f"{uri}/{shard.name}.parquet"):
+            raise LeaseLostError("This job lost its lease.")
+
+    with pytest.raises(LeaseLostError):
+        write_shard(uri, shard, SCHEMA, [make_row(clip) for clip in shard.clips], [], require)
+    assert extraction.unfinished(uri, [shard], SCHEMA) == [shard]
 
 
 def test_a_folder_keeps_its_inputs(tmp_path: Path, manifest: Manifest) -> None:

@@ -19,14 +19,16 @@ import torch.multiprocessing
 
 from dmma_core.config_loading import config_from_dict, config_to_dict
 from dmma_core.data.feature_store import FeatureStore
-from dmma_core.errors import CheckpointError, ConfigError, SchemaError, StorageError, TrainingError
+from dmma_core.errors import CheckpointError, ConfigError, LeaseLostError, SchemaError, StorageError, TrainingError
 from dmma_core.models.mmdit import MMDiT
 from dmma_core.models.presets import config_for_features
+from dmma_core.storage import paths
+from dmma_core.storage.lease import held
 from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import EMA, MODEL, RunFolder
 from dmma_core.storage.tensor_files import read_tensors
 from dmma_core.training.arm import ArmPlan, check_features, new_state, train_arm
-from dmma_core.training.checkpoint import STATE
+from dmma_core.training.checkpoint import STATE, save_checkpoint
 from dmma_core.training.snapshots import read_snapshot, snapshot_steps
 from dmma_core.training.workers import Workers
 from helpers.features import write_feature_set
@@ -133,6 +135,34 @@ def test_stop_writes_a_checkpoint_and_leaves(store: FeatureStore, straight: ArmP
     Path(plan.stop_uri).unlink()
     assert train_arm(plan, ALONE)
     assert_equal_files(files_of(plan, 7), files_of(straight, 7))
+
+
+def test_a_lost_lease_ends_the_arm_without_a_marker(store: FeatureStore, tmp_path: Path) -> None:
+    """As the workers of a driver that died find it: another job's token, or none."""
+    plan = small_plan(tmp_path, store, num_steps=6)
+    with held(plan.run_uri, "train") as lease:
+        mine = replace(plan, lease=lease.token)
+        assert train_arm(replace(mine, loop=replace(plan.loop, num_steps=2)), ALONE)
+    with held(plan.run_uri, "train"), pytest.raises(LeaseLostError, match="taken over by train"):
+        train_arm(mine, ALONE)
+    with pytest.raises(LeaseLostError, match=r"LEASE.json is gone"):
+        train_arm(mine, ALONE)
+    folder = RunFolder(plan.run_uri)
+    assert folder.steps() == [2]
+    assert snapshot_steps(folder, 6) == [2]
+
+    def lose(name: str) -> Callable[[], None]:
+        def require() -> None:
+            if paths.exists(f"{plan.run_uri}/checkpoints/step=000000004/{name}"):
+                raise LeaseLostError("This job lost its lease.")
+
+        return require
+
+    state = new_state(plan, store, ALONE)
+    state.step = 4
+    with pytest.raises(LeaseLostError):
+        save_checkpoint(folder, state, plan.identity(store), plan.ema, 1, lose(MODEL))
+    assert (folder.steps(), folder.complete_steps()) == ([2, 4], [2])
 
 
 def test_divergence_is_a_sentence_and_keeps_the_checkpoint(store: FeatureStore, tmp_path: Path) -> None:
