@@ -5,6 +5,7 @@
                 evaluations.jsonl                 the same form, from `dmma evaluate`: what the run's sounds measured
                 checkpoints/step=000000500/       model.safetensors, ema files, state files
                                     COMPLETE.json  architecture, feature schema, counters, sha256 of every file; last
+                LEASE.json, STOP, FAILED.json  of the job that trains it now: who it is, a request to stop, why it failed
 
 A checkpoint's COMPLETE.json describes everything that is needed to build its network, so a checkpoint folder can be
 copied alone.

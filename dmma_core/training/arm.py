@@ -15,7 +15,7 @@ from dmma_core.config_loading import config_to_dict
 from dmma_core.data.batching import ClipBatch, prefetch, training_batches
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.mixing import SampleOrder, Source
-from dmma_core.errors import CheckpointError, ConfigError, IncompleteError, SchemaError
+from dmma_core.errors import CheckpointError, ConfigError, IncompleteError, LeaseLostError, SchemaError
 from dmma_core.models.mmdit import MMDiT, MMDiTConfig
 from dmma_core.models.presets import initialise, parameter_count
 from dmma_core.recipe import Recipe, changes_text, refused_changes
@@ -199,10 +199,13 @@ class _Events:
         self, plan: ArmPlan, folder: RunFolder, identity: RunIdentity, first_step: int, workers: Workers
     ) -> None:
         self._plan, self._folder, self._identity = plan, folder, identity
-        self._metrics = MetricsLog(folder.metrics, first_step if first_step else -1) if workers.rank == 0 else None
+        self._metrics: MetricsLog | None = None
         self._interval_s = 10.0 if paths.is_remote(plan.stop_uri) else 0.5
         self._looked_s = float("-inf")
         self._lease = plan.lease if workers.rank == 0 else None
+        self._require_lease()
+        if workers.rank == 0:
+            self._metrics = MetricsLog(folder.metrics, first_step if first_step else -1)
 
     def log(self, point: Point) -> None:
         if self._metrics:
@@ -232,4 +235,8 @@ class _Events:
 
     def _require_lease(self) -> None:
         if self._lease:
-            self._lease.require()
+            try:
+                self._lease.require()
+            except LeaseLostError:
+                self._metrics = None  # the file is another job's, so `close` must not write it
+                raise

@@ -41,8 +41,8 @@ class Placement:
     def __str__(self) -> str:
         order = ", then ".join(" and ".join(group) for group in self.groups)
         workers = f"{self.workers_per_arm} worker{'s' if self.workers_per_arm > 1 else ''} an arm"
-        share = "each on a GPU of its own and" if self.gpus_per_worker else "without GPUs, each on"
-        return f"Order: {order}; {workers}, {share} {self.cpus_per_worker:g} of a CPU."
+        gpu = "a GPU of its own" if self.gpus_per_worker else "no GPU"
+        return f"Order: {order}; {workers}, each with {gpu} and {self.cpus_per_worker:g} CPU."
 
 
 def place(arms: Sequence[str], num_workers: int, nodes: Sequence[Node], device: str) -> Placement:

@@ -243,7 +243,7 @@ def test_dry_run_checks_everything_and_changes_nothing(
     said = capsys.readouterr().out
     assert "Arm depth: tiny, depth both" in said
     assert "from step 4 on" in said
-    assert "Order: baseline and depth; 1 worker an arm, without GPUs" in said
+    assert "Order: baseline and depth; 1 worker an arm, each with no GPU and" in said
     assert sorted(str(path) for path in trained.rglob("*")) == before
 
 

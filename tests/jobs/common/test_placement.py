@@ -58,9 +58,9 @@ def test_as_many_arms_at_once_as_there_are_gpus_for() -> None:
     assert place(arms, 2, [Node(8, 4)], "auto").groups == (("a", "b"), ("c", "d"), ("e",))
     assert place(arms, 1, [EIGHT_GPUS], "auto").groups == (arms,)
     assert str(place(arms[:3], 2, [Node(2, 4)], "auto")) == (
-        "Order: a and b, then c; 2 workers an arm, each on a GPU of its own and 0.5 of a CPU."
+        "Order: a and b, then c; 2 workers an arm, each with a GPU of its own and 0.5 CPU."
     )
-    assert str(place(("a",), 1, [Node(2)], "auto")) == "Order: a; 1 worker an arm, without GPUs, each on 1 of a CPU."
+    assert str(place(("a",), 1, [Node(2)], "auto")) == "Order: a; 1 worker an arm, each with no GPU and 1 CPU."
 
 
 @pytest.mark.parametrize(

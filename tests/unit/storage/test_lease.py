@@ -147,7 +147,7 @@ def test_a_paused_holder_is_followed_and_writes_nothing_afterwards(folder: str, 
     assert paths.exists(f"{folder}/LEASE.json")
 
 
-def test_a_paused_holder_that_nobody_followed_goes_on(local: str, start: Start) -> None:
+def test_a_paused_holder_that_nobody_followed_continues(local: str, start: Start) -> None:
     first = start(local)
     assert said_by(first) == "held"
     with paused(first):

@@ -27,7 +27,7 @@ from dmma_core.storage.lease import held
 from dmma_core.storage.metrics_log import read_metrics
 from dmma_core.storage.run_folder import EMA, MODEL, RunFolder
 from dmma_core.storage.tensor_files import read_tensors
-from dmma_core.training.arm import ArmPlan, check_features, new_state, train_arm
+from dmma_core.training.arm import ArmPlan, _Events, check_features, new_state, train_arm
 from dmma_core.training.checkpoint import STATE, save_checkpoint
 from dmma_core.training.snapshots import read_snapshot, snapshot_steps
 from dmma_core.training.workers import Workers
@@ -163,6 +163,26 @@ def test_a_lost_lease_ends_the_arm_without_a_marker(store: FeatureStore, tmp_pat
     with pytest.raises(LeaseLostError):
         save_checkpoint(folder, state, plan.identity(store), plan.ema, 1, lose(MODEL))
     assert (folder.steps(), folder.complete_steps()) == ([2, 4], [2])
+
+
+def test_a_lost_lease_leaves_the_metrics_of_the_other_job_alone(
+    store: FeatureStore, tmp_path: Path, bucket: str
+) -> None:
+    """On a bucket the whole file is written again at the end of a session."""
+    plan = replace(small_plan(tmp_path, store), run_uri=f"{bucket}/arm")
+    folder = RunFolder(plan.run_uri)
+    with held(plan.run_uri, "train") as lease:
+        mine = replace(plan, lease=lease.token)
+        events = _Events(mine, folder, plan.identity(store), 0, ALONE)
+        events.log({"step": 0.0})
+    paths.write_bytes(folder.metrics, b'{"step": 9}\n')
+    with pytest.raises(LeaseLostError):
+        events.save_snapshot(new_state(plan, store, ALONE))
+    events.close()
+    with pytest.raises(LeaseLostError):
+        train_arm(mine, ALONE)
+    assert paths.read_bytes(folder.metrics) == b'{"step": 9}\n'
+    assert paths.list_files(plan.run_uri) == [folder.metrics]
 
 
 def test_divergence_is_a_sentence_and_keeps_the_checkpoint(store: FeatureStore, tmp_path: Path) -> None:
