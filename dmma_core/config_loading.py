@@ -1,16 +1,20 @@
-"""Configuration at the door: structured dataclass < YAML file < `key=value`; frozen dataclasses inside.
+"""Configurations are loaded here: dataclass defaults < YAML file < `key=value`; frozen dataclasses everywhere else.
 
-The only module that imports OmegaConf. Nothing below the door sees a DictConfig.
+The only module that imports OmegaConf, which merges and checks values by the types of the dataclasses. A text is never
+more than a text: nothing is interpolated, no resolver runs, and the environment is not read.
 """
 
 import dataclasses
 import difflib
+import json
 import math
-from collections.abc import Iterator, Sequence
-from io import StringIO
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -20,110 +24,229 @@ from dmma_core.errors import ConfigError
 
 Config = TypeVar("Config")
 _LISTS = (list, tuple)
-_NO_TEXT_TAGS = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+_MAX_YAML_NODES = 10_000
 
 
 def load_config(cls: type[Config], file: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Build `cls` from its defaults, then `file`, then `overrides` ("key.sub=value").
 
-    A text is taken as it stands, whatever YAML would make of `off`, 007 or, on the command line, of "a: b"; quotes around
-    it are removed. A table (a dict, such as the arms) that is given as a whole replaces the default one; `arms.x.depth=…`
-    changes one entry of it.
+    A text is taken literally, whatever YAML or OmegaConf would make of `off`, 007, ${HOME}, ??? or, on the command line,
+    of "a: b"; no escaping is needed. Quotes around it are removed. `null` is no text, except on the command line where a
+    setting must have one. A table (a dict, such as the arms) that is given as a whole replaces the default one;
+    `arms.x.depth=…` changes one entry of it.
+
     Raises ConfigError for a missing file, an unknown key (with the nearest known ones), a value of the wrong type, and
     for nan and infinity.
     """
     merged = OmegaConf.structured(cls)
     if file is not None:
-        merged = _merge(cls, merged, _read_yaml(Path(file), cls), str(file))
+        merged = _merge(cls, merged, _read_file(Path(file)), str(file))
     for override in overrides:
-        key, separator, value = override.partition("=")
+        key, separator, text = override.partition("=")
         if not separator or not key:
             example = f"{known_keys(cls)[0]}=…"
             raise ConfigError(f"{override!r} is not a setting.", remedy=f"Write key=value, for example {example}.")
-        merged = _merge(cls, merged, _setting(cls, key, value), "the command line", key.split("."))
+        path = key.split(".")
+        value = _read_setting(key, text, _type_of(cls, key))
+        for part in reversed(path):
+            value = {part: value}
+        merged = _merge(cls, merged, value, "the command line", path)
+    return _finish(cls, merged)
+
+
+def config_from_dict(cls: type[Config], values: dict[str, Any], where: str) -> Config:
+    """Build `cls` from plain values read back from an artefact; `where` names the artefact in errors.
+
+    Raises ConfigError as load_config does.
+    """
+    return _finish(cls, _merge(cls, OmegaConf.structured(cls), values, where))
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Plain dict (str, int, float, bool, None, list, dict) of a config dataclass, ready for JSON or YAML."""
+    plain = _plain(dataclasses.asdict(config))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def config_to_yaml(config: Any) -> str:
+    """YAML text of a config; `load_config` reads it back to an equal object."""
+    plain = config_to_dict(config)
+    rare_line_breaks = re.search("[\x85\u2028\u2029]", json.dumps(plain, ensure_ascii=False))  # PyYAML would lose these
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=not rare_line_breaks, width=math.inf)
+
+
+def known_keys(cls: type, prefix: str = "") -> list[str]:
+    """All dotted keys that `cls` and its nested dataclasses accept; `<name>` stands for the key of a table's entry."""
+    keys: list[str] = []
+    for field in dataclasses.fields(cls):
+        is_table = get_origin(field.type) is dict
+        hint, name = (get_args(field.type)[1], f"{field.name}.<name>") if is_table else (field.type, field.name)
+        nested = next((part for part in (hint, *get_args(hint)) if dataclasses.is_dataclass(part)), None)
+        keys += known_keys(nested, f"{prefix}{name}.") if isinstance(nested, type) else [f"{prefix}{name}"]
+    return keys
+
+
+class _TextLoader(yaml.SafeLoader):
+    """YAML of tables, lists and texts: every scalar but null is a text; OmegaConf reads numbers by the types of settings.
+
+    Raises YAMLError also for a key that is given twice, and for aliases that contain themselves or multiply.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (the type is the base class's)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        tag: constructor
+        for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.endswith((":null", ":str", ":seq", ":map"))
+    }
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source)
+        self._num_nodes: dict[yaml.Node | None, int] = {}  # in each complete node, with its aliases written out
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if not is_alias:
+            parts = node.value if isinstance(node, yaml.CollectionNode) else []
+            nodes = chain.from_iterable(parts) if isinstance(node, yaml.MappingNode) else parts
+            self._num_nodes[node] = 1 + sum(self._num_nodes[each] for each in nodes)
+        if self._num_nodes.get(node, math.inf) > _MAX_YAML_NODES:
+            raise yaml.YAMLError(f"it has more than {_MAX_YAML_NODES} values, or an alias inside of what it stands for")
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
+            raise yaml.MarkedYAMLError(problem=f"{twice[0]!r} is given twice", problem_mark=node.start_mark)
+        return node
+
+
+def _read_yaml(source: str) -> Any:
     try:
-        config = OmegaConf.to_object(merged)
+        return _TextLoader(source).get_single_data()
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = _read_yaml(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"There is no configuration file {path}.", remedy="Check the path given to --config."
+        ) from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {error}.", remedy="Correct the file.") from error
+    if values is None:  # an empty file
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings.", remedy="Write one 'key: value' a line.")
+    return values
+
+
+def _read_setting(key: str, text: str, hint: Any) -> Any:
+    """What `text` behind `key=` means for a setting of type `hint`. YAML would cut "take #2" and make a table of "a: b"."""
+    if _alone(hint) in (str, None):
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+            with suppress(yaml.YAMLError):
+                if isinstance(unquoted := _read_yaml(text), str):
+                    return unquoted
+        return None if text == "null" and isinstance(hint, UnionType) else text
+    try:
+        return _read_yaml(text or "''")  # nothing: the empty text, not null
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"Setting {key!r} has the unreadable value {text!r}.", remedy="Quote it, or correct it."
+        ) from error
+
+
+def _merge(cls: type, base: DictConfig, extra: dict[str, Any], where: str, edited: Sequence[str] = ()) -> Any:
+    """`extra` over `base`. `edited` are the keys that lead to what `extra` gives: tables on that way keep their rest."""
+    _empty_tables(base, extra, cls, edited)
+    try:
+        return OmegaConf.merge(base, _masked(extra, cls))
+    except ConfigKeyError as error:
+        key = str(error.full_key or error.key)
+        near = difflib.get_close_matches(key, known_keys(cls), n=2, cutoff=0.5)
+        remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known settings: {', '.join(known_keys(cls))}."
+        raise ConfigError(f"Unknown setting {key!r} in {where}.", remedy=remedy) from error
+    except (OmegaConfBaseException, TypeError, RecursionError) as error:  # TypeError: a list in a table's place
+        first_line = _unmasked(str(error)).splitlines()[0].rstrip(".")
+        key = str(getattr(error, "full_key", None) or ".".join(edited))
+        remedy = f"Give a list: {key}=[…]." if get_origin(_type_of(cls, key)) in _LISTS else "Correct its value."
+        raise ConfigError(
+            f"{f'Setting {key!r}' if key else 'A setting'} in {where} cannot be used: {first_line}.", remedy=remedy
+        ) from error
+
+
+def _empty_tables(base: Any, extra: Any, hint: Any, edited: Sequence[str] = ()) -> None:
+    """Remove the entries of those tables of `base` that `extra` gives anew."""
+    if not (isinstance(base, DictConfig) and isinstance(extra, dict)):
+        return
+    if get_origin(hint) is dict and not edited:
+        with read_write(base), open_dict(base):
+            base.clear()
+        return
+    for key in edited[:1] or extra:
+        nested = base._get_node(key, validate_access=False)
+        _empty_tables(nested, extra[key], _below(hint, str(key)), edited[1:])
+
+
+def _finish(cls: type[Config], merged: DictConfig) -> Config:
+    """The dataclass of merged and checked values. Raises ConfigError where one is absent."""
+    try:
+        values = OmegaConf.to_container(merged, resolve=False, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", "") or "")
         raise ConfigError(
             f"Setting {key!r} of {cls.__name__} has no value.", remedy=f"Give it as {key}=… or in the YAML file."
         ) from error
-    assert isinstance(config, cls)
-    _require_finite(config_to_dict(config))
-    return config
-
-
-def config_from_dict(cls: type[Config], values: dict[str, Any], where: str) -> Config:
-    """Build `cls` from plain values read back from an artefact; `where` names the artefact in errors."""
-    config = OmegaConf.to_object(_merge(cls, OmegaConf.structured(cls), OmegaConf.create(values), where))
+    config = _build(cls, values, "")
     assert isinstance(config, cls)
     return config
 
 
-def config_to_dict(config: Any) -> dict[str, Any]:
-    """Plain dict (str, int, float, bool, None, list, dict) of a config dataclass, ready for JSON or YAML."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+def _build(hint: Any, value: Any, key: str) -> Any:
+    """Plain values as `hint` has them. Comparisons with nan are all false, so it would slip through a dataclass's checks."""
+    hint = _alone(hint)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"Setting {key!r} is {value}.", remedy="Give a finite number.")
+    if isinstance(value, dict):
+        parts = {
+            name: _build(_below(hint, str(name)), part, f"{key}.{name}" if key else str(name))
+            for name, part in value.items()
+        }
+        return hint(**parts) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else parts
+    if isinstance(value, _LISTS):
+        items = [_build(_below(hint, ""), item, key) for item in value]
+        return tuple(items) if get_origin(hint) is tuple else items
+    return _unmasked(value) if isinstance(value, str) else value
 
 
-def config_to_yaml(config: Any) -> str:
-    """YAML text of a config; `load_config` reads it back to an equal object."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+def _masked(value: Any, hint: Any) -> Any:
+    """Plain values with a NUL after every $ and ?, so that OmegaConf takes no text for an interpolation or for "???"."""
+    if isinstance(value, dict):
+        return {key: _masked(part, _below(hint, str(key))) for key, part in value.items()}
+    if isinstance(value, _LISTS):
+        return [_masked(item, _below(hint, "")) for item in value]
+    if isinstance(value, str) and _alone(hint) is float:
+        value = re.sub(r"\.(?=inf|nan)", "", value, flags=re.IGNORECASE)  # YAML's spelling
+    return value.replace("$", "$\0").replace("?", "?\0") if isinstance(value, str) else value
 
 
-def _setting(cls: type, key: str, value: str) -> DictConfig:
-    """`key=value` as nested settings. YAML would cut "take #2" short and take "dog: bark" for a table."""
-    hint = _type_of(cls, key)
-    if _is_text(hint) and not (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
-        setting = OmegaConf.create({})
-        OmegaConf.update(setting, key, None if value == "null" else value)
-        return setting
-    try:
-        read = _quote_texts(value, hint) or "''"  # nothing: the empty text, not null
-        return OmegaConf.from_dotlist([f"{key}={read}"])
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"Setting {key!r} has the unreadable value {value!r}.", remedy="Quote it, or correct it."
-        ) from error
+def _unmasked(text: str) -> str:
+    return text.replace("$\0", "$").replace("?\0", "?")
 
 
-def _read_yaml(path: Path, cls: type) -> DictConfig:
-    try:
-        loaded = OmegaConf.load(StringIO(_quote_texts(path.read_text("utf-8"), cls)))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"There is no configuration file {path}.", remedy="Check the path given to --config."
-        ) from error
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}.", remedy="Correct the file.") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path} holds no settings.", remedy="Write one 'key: value' a line.")
-    return loaded
-
-
-def _quote_texts(source: str, hint: Any) -> str:
-    """The YAML `source` of a setting of type `hint`, with quotes around its plain texts: `off` would be read as False."""
-    for start, end in sorted(set(_plain_texts(yaml.compose(source, Loader=yaml.SafeLoader), hint)), reverse=True):
-        quoted = source[start:end].replace("'", "''")
-        source = f"{source[:start]}'{quoted}'{source[end:]}"
-    return source
-
-
-def _plain_texts(node: yaml.Node | None, hint: Any) -> Iterator[tuple[int, int]]:
-    """Where in the source the unquoted scalars lie that `hint` takes as text; null stays null."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if get_origin(hint) is dict:
-                yield from _plain_texts(key, get_args(hint)[0])
-            yield from _plain_texts(value, _below(hint, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _plain_texts(value, _below(hint, ""))
-    elif isinstance(node, yaml.ScalarNode) and _is_text(hint) and node.style is None and node.tag not in _NO_TEXT_TAGS:
-        start, end = node.start_mark, node.end_mark
-        if end.index - start.index == len(node.value):  # neither anchored nor folded
-            yield start.index, end.index
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, _LISTS) else value
 
 
 def _type_of(cls: type, key: str) -> Any:
@@ -136,8 +259,7 @@ def _type_of(cls: type, key: str) -> Any:
 
 def _below(hint: Any, key: str) -> Any:
     """Type of the setting `key` within one of type `hint`; None where there is none."""
-    if isinstance(hint, UnionType):
-        return next(filter(None, (_below(part, key) for part in get_args(hint))), None)
+    hint = _alone(hint)
     if dataclasses.is_dataclass(hint):
         return next((field.type for field in dataclasses.fields(hint) if field.name == key), None)
     if get_origin(hint) is dict:
@@ -145,57 +267,6 @@ def _below(hint: Any, key: str) -> Any:
     return get_args(hint)[0] if get_origin(hint) in _LISTS else None
 
 
-def _is_text(hint: Any) -> bool:
-    return hint is str or (isinstance(hint, UnionType) and str in get_args(hint))
-
-
-def _merge(cls: type, base: Any, extra: Any, where: str, edited: Sequence[str] = ()) -> Any:
-    """`extra` over `base`. `edited` are the keys that lead to what `extra` gives: tables on that way keep their rest."""
-    _empty_tables(base, extra, cls, edited)
-    try:
-        return OmegaConf.merge(base, extra)
-    except ConfigKeyError as error:
-        key = str(error.full_key or error.key)
-        near = difflib.get_close_matches(key, known_keys(cls), n=2, cutoff=0.5)
-        remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known settings: {', '.join(known_keys(cls))}."
-        raise ConfigError(f"Unknown setting {key!r} in {where}.", remedy=remedy) from error
-    except (OmegaConfBaseException, TypeError) as error:  # the latter for a list in a table's place
-        first_line = str(error).splitlines()[0].rstrip(".")
-        key = str(getattr(error, "full_key", None) or ".".join(edited))
-        remedy = f"Give a list: {key}=[…]." if get_origin(_type_of(cls, key)) in _LISTS else "Correct its value."
-        raise ConfigError(
-            f"{f'Setting {key!r}' if key else 'A setting'} in {where} cannot be used: {first_line}.", remedy=remedy
-        ) from error
-
-
-def _require_finite(values: dict[str, Any], prefix: str = "") -> None:
-    """Raise ConfigError for a number that is none: comparisons with nan are all false, so it slips through every check."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            _require_finite(value, f"{prefix}{key}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"Setting {prefix + key!r} is {value}.", remedy="Give a finite number.")
-
-
-def _empty_tables(base: Any, extra: Any, hint: Any, edited: Sequence[str] = ()) -> None:
-    """Remove the entries of those tables of `base` that `extra` gives anew."""
-    if not (isinstance(base, DictConfig) and isinstance(extra, DictConfig)):
-        return
-    if get_origin(hint) is dict and not edited:
-        with read_write(base), open_dict(base):
-            base.clear()
-        return
-    for key in edited[:1] or extra:
-        nested = base._get_node(key, validate_access=False)
-        _empty_tables(nested, extra._get_node(key), _below(hint, str(key)), edited[1:])
-
-
-def known_keys(cls: type, prefix: str = "") -> list[str]:
-    """All dotted keys that `cls` and its nested dataclasses accept; `<name>` stands for the key of a table's entry."""
-    keys: list[str] = []
-    for field in dataclasses.fields(cls):
-        is_table = get_origin(field.type) is dict
-        hint, name = (get_args(field.type)[1], f"{field.name}.<name>") if is_table else (field.type, field.name)
-        nested = next((part for part in (hint, *get_args(hint)) if dataclasses.is_dataclass(part)), None)
-        keys += known_keys(nested, f"{prefix}{name}.") if isinstance(nested, type) else [f"{prefix}{name}"]
-    return keys
+def _alone(hint: Any) -> Any:
+    """The type that `hint` allows beside None."""
+    return next(part for part in get_args(hint) if part is not NoneType) if isinstance(hint, UnionType) else hint

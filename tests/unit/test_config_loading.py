@@ -1,7 +1,11 @@
+import json
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from dmma_core.config_loading import config_from_dict, config_to_dict, config_to_yaml, known_keys, load_config
 from dmma_core.errors import ConfigError
@@ -36,6 +40,17 @@ class Tables:
     words: list[str] = field(default_factory=list)
     steps: tuple[int, ...] = (1, 2)
     switch: bool = True
+
+
+@dataclass(frozen=True)
+class Numbers:
+    number: float = 1.0
+    numbers: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Needed:
+    name: str
 
 
 def load_yaml(tmp_path: Path, text: str) -> Tables:
@@ -101,6 +116,144 @@ def test_yaml_keeps_its_own_meaning_elsewhere(tmp_path: Path) -> None:
     assert read == Tables({"a": Part("off"), "b": Part("off")}, switch=False)
 
 
+# What OmegaConf, YAML or a shell would take for something else.
+TEXTS = [
+    *(
+        "${5}",
+        "a price of ${5}",
+        "${oc.env:HOME}",
+        "${name}",
+        "${",
+        "$",
+        "\\${x}",
+        "$${x}",
+        "\\\\${x}\\",
+        "${x}\\",
+        "${a:${b}}",
+    ),
+    *(
+        "???",
+        "\\???",
+        "??",
+        "why???",
+        "null",
+        "~",
+        "",
+        " ",
+        "off",
+        "0x10",
+        "1e-3",
+        ".inf",
+        "2026-01-01",
+        "a: b",
+        "a #b",
+    ),
+    *(
+        "- a",
+        "[x",
+        "{",
+        "'",
+        '"',
+        "'a' and 'b'",
+        '"a" or "b"',
+        "!tag",
+        "&a",
+        "*a",
+        "<<",
+        "=",
+        "%",
+        "@",
+        "|",
+        "two\nlines\n",
+    ),
+    *("$\0{x}", "?\0??", "\0", "\ufeff", "a\u2028b\x85", "tab\t", "ünï 🎧", "\\"),
+]
+
+
+def random_texts(num_texts: int) -> list[str]:
+    """Texts of the characters that have a meaning to YAML or OmegaConf."""
+    dice = random.Random(0)
+    return ["".join(dice.choices("$${{}?\\'\"a1 .:,#[]&*!|>-~\n\0", k=dice.randint(1, 8))) for _ in range(num_texts)]
+
+
+def quoted(plain: Any) -> str:
+    """JSON that is YAML too, which folds some characters and joins no surrogates."""
+    return json.dumps(plain, ensure_ascii="\u2028" in json.dumps(plain, ensure_ascii=False))
+
+
+def texts_everywhere(text: str) -> Tables:
+    return Tables({text: Part(text, text)}, [text, text])
+
+
+@pytest.mark.parametrize("text", [*TEXTS, *random_texts(150)])
+def test_a_text_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    config = texts_everywhere(text)
+    plain = config_to_dict(config)
+    assert config_from_dict(Tables, plain, "an artefact") == config
+    assert load_yaml(tmp_path, config_to_yaml(config)) == config
+    assert load_yaml(tmp_path, quoted(plain)) == config
+    assert yaml.safe_load(config_to_yaml(config)) == plain == json.loads(json.dumps(plain))
+    assert load_config(Outer, None, [f"name={text}"]).name == text
+    assert load_config(Tables, None, [f"words={quoted([text])}"]).words == [text]
+
+
+def test_no_setting_reads_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMMA_SECRET", "7")
+    for secret in ("${oc.env:DMMA_SECRET}", "${oc.decode:${oc.env:DMMA_SECRET}}"):
+        file = tmp_path / "c.yaml"
+        file.write_text(f"size: {secret}\n" if secret[5] == "e" else f"inner: {{rate: '{secret}'}}\n")
+        with pytest.raises(ConfigError) as caught:
+            load_config(Outer, file)
+        assert secret in str(caught.value)
+        for key in ("size", "inner", "inner.rate", "maybe"):
+            with pytest.raises(ConfigError, match=f"'{key}' in the command line cannot be used"):
+                load_config(Outer, None, [f"{key}='{secret}'"])
+            with pytest.raises(ConfigError, match="in an artefact cannot be used"):
+                config_from_dict(Outer, {"inner": {"rate": secret}}, "an artefact")
+
+
+def test_null_is_no_text(tmp_path: Path) -> None:
+    assert load_config(Tables, None, ["parts.second.note=null"]).parts["second"].note is None
+    assert load_config(Tables, None, ["parts.second.note='null'"]).parts["second"].note == "null"
+    assert load_config(Outer, None, ["maybe=null"]).maybe is None
+    for nothing in ("null", "~", ""):
+        file = tmp_path / "c.yaml"
+        file.write_text(f"name: {nothing}\n")
+        with pytest.raises(ConfigError, match="'name' in .* cannot be used"):
+            load_config(Outer, file)
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("1.0e-3", 1e-3), ("1e-3", 1e-3), ("3", 3.0), ("-.5", -0.5), ("1_000.5", 1000.5), ("'2'", 2.0)],
+)
+def test_numbers_are_read_by_the_type_of_their_setting(tmp_path: Path, written: str, number: float) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"numbers: [{written}]\nnumber: {written}\n")
+    read = load_config(Numbers, file)
+    assert (read.number, read.numbers) == (number, (number,))
+    assert type(read.number) is float
+    assert load_config(Numbers, None, [f"number={written}", f"numbers=[{written}]"]) == read
+
+
+@pytest.mark.parametrize("written", [".inf", "-.INF", ".NaN", "nan"])
+def test_a_number_is_finite_wherever_it_stands(tmp_path: Path, written: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"numbers: [1, {written}]\n")
+    with pytest.raises(ConfigError, match="Setting 'numbers' is (-?inf|nan)"):
+        load_config(Numbers, file)
+    with pytest.raises(ConfigError, match="Setting 'number' is"):
+        config_from_dict(Numbers, {"number": float(written.replace(".", ""))}, "an artefact")
+
+
+def test_a_setting_without_default_must_be_given() -> None:
+    assert load_config(Needed, None, ["name=???"]) == Needed("???")
+    with pytest.raises(ConfigError, match=r"Setting 'name' of Needed has no value. Give it as name=…"):
+        load_config(Needed)
+    with pytest.raises(ConfigError, match="'name' of Needed has no value"):
+        config_from_dict(Needed, {}, "an artefact")
+
+
 def test_unknown_key_names_the_near_one() -> None:
     with pytest.raises(ConfigError, match=r"Unknown setting 'inner.rat' .* Did you mean inner.rate"):
         load_config(Outer, None, ["inner.rat=1"])
@@ -138,7 +291,35 @@ def test_values_of_another_form_are_sentences(override: str, expected: str) -> N
         load_config(Tables, None, [override])
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "3"])
+MULTIPLYING = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "a: [",
+            "- 1\n- 2\n",
+            "3",
+            "size: 1\nsize: 2\n",
+            "size: !!python/name:os.system 1",
+            "size: !!int x",
+            "null: 1",
+        ),
+        *(
+            "name: &a [*a]",
+            "name: &a {<<: *a}",
+            "[" * 5000,
+            "name: " + "[" * 120 + "]" * 120,
+            "[a]: 1",
+            "inner: {null: 1}",
+        ),
+        MULTIPLYING,
+    ],
+    ids=lambda text: text[:20],
+)
 def test_bad_files_are_sentences(tmp_path: Path, text: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(text)
