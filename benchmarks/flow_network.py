@@ -29,9 +29,11 @@ from dmma_core.encoders.depth import SCALAR_NAMES
 from dmma_core.generation.sampler import sample_latents
 from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.conditioning import ConditionFeatures
+from dmma_core.models.initialisation import initialise
 from dmma_core.models.mmaudio_interop import from_official, to_official
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
-from dmma_core.models.presets import initialise, mmdit_config
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
+from dmma_core.models.presets import mmdit_config
 
 SAMPLING = SamplingConfig(num_steps=25, guidance=4.5)
 TRAINING_BAR, SAMPLING_BAR, DEPTH_BAR = 1.2, 1.5, 1.03

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmma_core.models.conditioning import ConditionFeatures
-from dmma_core.models.mmdit import MMDiTConfig
+from dmma_core.models.mmdit_config import MMDiTConfig
 
 
 class PlainConv(nn.Conv1d):

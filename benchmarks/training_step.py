@@ -21,8 +21,10 @@ from benchmarks.flow_network import DEPTH_BAR
 from benchmarks.measure import print_figure
 from dmma_core.data.batching import ClipBatch
 from dmma_core.encoders.depth import SCALAR_NAMES
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
-from dmma_core.models.presets import initialise, mmdit_config
+from dmma_core.models.initialisation import initialise
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
+from dmma_core.models.presets import mmdit_config
 from dmma_core.recipe import Recipe
 from dmma_core.training.optim import build_optimizer
 from dmma_core.training.step import StepNoise, TrainingStep, training_noise

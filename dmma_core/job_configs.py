@@ -6,8 +6,8 @@ Every `*_uri` is a local path or gs://bucket/path. Components own their configs;
 from dataclasses import dataclass, field
 
 from dmma_core.config_loading import known_keys
-from dmma_core.data.cleaning import CleaningConfig
-from dmma_core.data.scenes import SceneConfig
+from dmma_core.data.cleaning_config import CleaningConfig
+from dmma_core.data.scene_config import SceneConfig
 from dmma_core.encoders.pretraining.config import PretrainingConfig
 from dmma_core.errors import ConfigError
 from dmma_core.evaluation.evaluator_config import EvaluatorConfig

@@ -14,7 +14,8 @@ from dmma_core.data.feature_store import FeatureStore
 from dmma_core.errors import TrainingError
 from dmma_core.job_configs import TrainConfig
 from dmma_core.log import size_text, without_password
-from dmma_core.models.presets import config_for_features, parameter_count
+from dmma_core.models.initialisation import parameter_count
+from dmma_core.models.presets import config_for_features
 from dmma_core.storage import paths
 from dmma_core.storage.lease import LeaseToken, held, require_free
 from dmma_core.storage.overwriting import refuse_overwriting

@@ -1,11 +1,14 @@
 """Classifier-free guidance (Ho and Salimans 2022), all branches in one batch, with an optional scale for depth."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from dmma_core.errors import ConfigError
+
+if TYPE_CHECKING:  # configurations check their guidance here and do not load torch
+    from torch import Tensor
 
 
 def guidance_weights(scale: float, depth_scale: float | None = None) -> dict[str, float]:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from dmma_core.errors import ConfigError
+from dmma_core.flow.methods import METHODS
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Maps (state, time as a float32 scalar tensor) to the state's derivative, in the state's shape."""
 
-METHODS = ("euler", "midpoint", "heun", "adaptive")
 _MAX_ADAPTIVE_STEPS = 10_000
 
 

@@ -18,7 +18,8 @@ from dmma_core.errors import MediaError, StorageError
 from dmma_core.generation.sampler import noise_for, sample_latents
 from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.conditioning import ConditionFeatures
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import media, paths
 from dmma_core.storage.overwriting import refuse_overwriting

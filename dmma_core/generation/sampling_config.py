@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dmma_core.errors import ConfigError
 from dmma_core.flow.guidance import guidance_weights
-from dmma_core.flow.solver import METHODS
+from dmma_core.flow.methods import METHODS
 
 
 @dataclass(frozen=True)

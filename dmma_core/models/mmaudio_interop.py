@@ -16,9 +16,11 @@ from torch import Tensor
 from dmma_core.errors import ConfigError, WeightsError
 from dmma_core.models.blocks import FinalBlock, FusedBlock, JointBlock, StreamBlock
 from dmma_core.models.embeddings import LinearDepthFusion
+from dmma_core.models.initialisation import depth_from_baseline
 from dmma_core.models.layers import GatedFeedForward, TokenMap
-from dmma_core.models.mmdit import DEEPMMAUDIO, MMDiT, MMDiTConfig
-from dmma_core.models.presets import PRESETS, depth_from_baseline
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import DEEPMMAUDIO, MMDiTConfig
+from dmma_core.models.presets import PRESETS
 from dmma_core.storage.state_dicts import checked_state_dict, unwrap
 
 _LEFTOVERS = ("latent_rot", "clip_rot", "t_embed.freqs")  # tables in old files; DMMA computes them

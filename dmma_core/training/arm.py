@@ -16,8 +16,9 @@ from dmma_core.data.batching import ClipBatch, prefetch, training_batches
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.mixing import SampleOrder, Source
 from dmma_core.errors import CheckpointError, ConfigError, IncompleteError, LeaseLostError, SchemaError
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
-from dmma_core.models.presets import initialise, parameter_count
+from dmma_core.models.initialisation import initialise, parameter_count
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
 from dmma_core.recipe import Recipe, changes_text, refused_changes
 from dmma_core.storage import paths
 from dmma_core.storage.lease import LeaseToken

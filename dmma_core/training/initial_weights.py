@@ -14,9 +14,11 @@ from dmma_core.config_loading import config_from_dict, config_to_dict
 from dmma_core.data.feature_schema import FeatureSchema
 from dmma_core.errors import CheckpointError, ConfigError, StorageError, WeightsError
 from dmma_core.models.audio_codec.mmaudio_codec import MODES
+from dmma_core.models.initialisation import depth_from_baseline
 from dmma_core.models.mmaudio_interop import from_official, identify_variant, state_to_official
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
-from dmma_core.models.presets import depth_from_baseline, require_depth_from_baseline
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
+from dmma_core.models.presets import require_depth_from_baseline
 from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder
 from dmma_core.training.checkpoint import SOURCE, write_checkpoint
 

@@ -5,7 +5,8 @@ INPUT a URI; OUTPUT a FileCheck. One task per file on one CPU, because decoding 
 
 from collections.abc import Iterator, Sequence
 
-from dmma_core.data.cleaning import CleaningConfig, FileCheck, check_file
+from dmma_core.data.cleaning import FileCheck, check_file
+from dmma_core.data.cleaning_config import CleaningConfig
 from dmma_core.errors import DmmaError
 from ray_jobs.common.bounded_tasks import bounded_tasks
 

@@ -164,7 +164,8 @@ def _weights() -> str:
 
 def _model_table() -> str:
     from dmma_core.encoders.depth import SCALAR_NAMES
-    from dmma_core.models.presets import PRESETS, mmdit_config, parameter_count
+    from dmma_core.models.initialisation import parameter_count
+    from dmma_core.models.presets import PRESETS, mmdit_config
 
     forms: tuple[tuple[str, dict[str, Any]], ...] = (
         ("without depth", {}),

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from dmma_core.models.initialisation import initialise
 from dmma_core.models.mmaudio_interop import to_official
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.models.presets import initialise
 from helpers.golden import GoldenFile, golden_json
 from helpers.golden_mmdit import golden_config
 

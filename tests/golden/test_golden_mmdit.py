@@ -6,9 +6,10 @@ from torch import Tensor
 
 from dmma_core.flow.guidance import guidance_weights, guided_velocity
 from dmma_core.flow.solver import integrate
+from dmma_core.models.initialisation import parameter_count
 from dmma_core.models.mmaudio_interop import identify_variant, official_shapes, to_official
 from dmma_core.models.mmdit import Conditions, MMDiT
-from dmma_core.models.presets import mmdit_config, parameter_count
+from dmma_core.models.presets import mmdit_config
 from dmma_core.models.winograd import winograd_convolutions
 from helpers.golden import (
     GoldenFile,

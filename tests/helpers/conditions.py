@@ -3,8 +3,10 @@
 import torch
 
 from dmma_core.models.conditioning import ConditionFeatures
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
-from dmma_core.models.presets import initialise, mmdit_config
+from dmma_core.models.initialisation import initialise
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
+from dmma_core.models.presets import mmdit_config
 
 
 def random_features(config: MMDiTConfig, batch_size: int = 2, seed: int = 0) -> ConditionFeatures:

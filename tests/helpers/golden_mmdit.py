@@ -6,7 +6,8 @@ import torch
 
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.mmaudio_interop import from_official, official_shapes
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
 from dmma_core.models.presets import mmdit_config
 from helpers.golden import GoldenFile, fill_digest, fill_state_dict
 

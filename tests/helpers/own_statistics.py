@@ -16,7 +16,8 @@ from dmma_core.encoders.clip import ClipEncoder
 from dmma_core.encoders.depth import DepthConfig, DepthEncoder, depth_scalars
 from dmma_core.encoders.dpt import TINY_DPT, Dpt
 from dmma_core.encoders.synchformer import TINY_RANDOM, SynchformerEncoder
-from dmma_core.flow.solver import METHODS, integrate
+from dmma_core.flow.methods import METHODS
+from dmma_core.flow.solver import integrate
 from dmma_core.generation.sampler import sample_latents
 from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.audio_codec.bigvgan import BigVgan, BigVganConfig
@@ -24,7 +25,8 @@ from dmma_core.models.audio_codec.mel import MEL_16K, MEL_44K, MelSpectrogram
 from dmma_core.models.audio_codec.vae import Vae, VaeConfig
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.embeddings import DepthFusion
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
 from helpers.golden import fill_module, fill_state_dict, fill_tensor
 
 FILE = Path(__file__).resolve().parents[1] / "golden" / "own_statistics.json"

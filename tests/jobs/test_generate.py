@@ -10,8 +10,9 @@ from dmma_core.config_loading import config_to_dict
 from dmma_core.encoders.bundle import load_bundle
 from dmma_core.encoders.clip import tiny_clip
 from dmma_core.encoders.loading import fill_with_random_weights
+from dmma_core.models.initialisation import initialise
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.models.presets import config_for_features, initialise
+from dmma_core.models.presets import config_for_features
 from dmma_core.storage import media, paths
 from dmma_core.storage.run_folder import MARKER, SCHEMA_VERSION, RunFolder
 from dmma_core.storage.tensor_files import write_tensors

@@ -11,7 +11,7 @@ from math import log, sqrt
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
-from dmma_core.data.scenes.config import SceneConfig
+from dmma_core.data.scene_config import SceneConfig
 from dmma_core.data.scenes.sounds import source_times, synthesize
 from dmma_core.data.scenes.world import Floats, Scene, random_generator
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dmma_core.data.scene_config import SceneConfig
 from dmma_core.data.scenes.acoustics import arrival_times, sound_at_microphone
-from dmma_core.data.scenes.config import SceneConfig
 from dmma_core.data.scenes.frames import frame_times, render_frames
 from dmma_core.data.scenes.world import Floats, plan_scene
 from dmma_core.errors import ConfigError

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from dmma_core.config_loading import config_to_dict
 from dmma_core.data.manifest import read_marker
+from dmma_core.data.scene_config import SceneConfig
 from dmma_core.data.scenes.clip import SceneTruth, render_clip
-from dmma_core.data.scenes.config import SceneConfig
 from dmma_core.errors import ConfigError, SchemaError
 from dmma_core.provenance import fingerprint, provenance
 from dmma_core.storage import paths

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dmma_core.data.scene_config import SceneConfig
 from dmma_core.data.scenes import bodies, creatures
 from dmma_core.data.scenes.backdrop import light_direction, render_backdrop
-from dmma_core.data.scenes.config import SceneConfig
 from dmma_core.data.scenes.raster import Primitive, composite, paint
 from dmma_core.data.scenes.shapes import to_world
 from dmma_core.data.scenes.world import KINDS, Floats, Scene, random_generator

@@ -10,7 +10,7 @@ from math import pi
 import numpy as np
 from scipy.signal import lfilter
 
-from dmma_core.data.scenes.config import SceneConfig
+from dmma_core.data.scene_config import SceneConfig
 from dmma_core.data.scenes.world import MARGIN_S, Floats, Scene
 
 SOURCE_PEAK = 1.0  # at one metre; at the nearest 2 m this is half of full scale, -6 dBFS

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmma_core.data.scenes.config import MOTIONS, OBJECT_CLASSES, SceneConfig
+from dmma_core.data.scene_config import MOTIONS, OBJECT_CLASSES, SceneConfig
 
 Floats = NDArray[np.floating[Any]]
 MARGIN_S = 1.5  # simulated before and after the clip, because sound is delayed and reverberates

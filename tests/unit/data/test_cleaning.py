@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmma_core.data.cleaning import CleaningConfig, FileCheck, check_file, find_media, level_dbfs, select_clips
+from dmma_core.data.cleaning import FileCheck, check_file, find_media, level_dbfs, select_clips
+from dmma_core.data.cleaning_config import CleaningConfig
 from dmma_core.data.labels import LabelTable
 from dmma_core.data.manifest import read_manifest, write_manifest
 from dmma_core.errors import ConfigError, MediaError, StorageError

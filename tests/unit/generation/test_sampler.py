@@ -7,8 +7,9 @@ from dmma_core.errors import ConfigError
 from dmma_core.generation.sampler import noise_for, sample_latents
 from dmma_core.generation.sampling_config import SamplingConfig
 from dmma_core.models.conditioning import ConditionFeatures
+from dmma_core.models.initialisation import initialise
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.models.presets import initialise, mmdit_config
+from dmma_core.models.presets import mmdit_config
 
 LENGTHS = {"latent_length": 31, "rgb_length": 8, "sync_length": 8}
 

@@ -7,7 +7,8 @@ import torch
 
 from dmma_core.errors import ConfigError, WeightsError
 from dmma_core.models.mmaudio_interop import from_official, identify_variant, official_shapes, to_official
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
 from dmma_core.models.presets import mmdit_config
 from helpers.conditions import random_features, shaken, short_config
 

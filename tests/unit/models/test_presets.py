@@ -6,15 +6,9 @@ import pytest
 import torch
 
 from dmma_core.errors import ConfigError
+from dmma_core.models.initialisation import depth_from_baseline, initialise, parameter_count
 from dmma_core.models.mmdit import MMDiT
-from dmma_core.models.presets import (
-    PRESETS,
-    config_for_features,
-    depth_from_baseline,
-    initialise,
-    mmdit_config,
-    parameter_count,
-)
+from dmma_core.models.presets import PRESETS, config_for_features, mmdit_config
 from helpers.conditions import random_features, shaken, short_config
 from helpers.features import synthetic_schema
 

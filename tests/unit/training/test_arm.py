@@ -245,7 +245,7 @@ def test_another_average_can_be_made_afterwards(straight: ArmPlan) -> None:
 
 
 def test_checkpoint_alone_rebuilds_the_network(straight: ArmPlan, store: FeatureStore) -> None:
-    from dmma_core.models.mmdit import MMDiTConfig
+    from dmma_core.models.mmdit_config import MMDiTConfig
 
     checkpoint = RunFolder(straight.run_uri).checkpoint()
     model = MMDiT(config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri))

@@ -13,9 +13,11 @@ from dmma_core.data.feature_store import FeatureStore
 from dmma_core.errors import CheckpointError, ConfigError, IncompleteError, StorageError, WeightsError
 from dmma_core.models.conditioning import ConditionFeatures
 from dmma_core.models.embeddings import DepthFusion
+from dmma_core.models.initialisation import initialise
 from dmma_core.models.mmaudio_interop import to_official
-from dmma_core.models.mmdit import MMDiT, MMDiTConfig
-from dmma_core.models.presets import config_for_features, initialise, mmdit_config
+from dmma_core.models.mmdit import MMDiT
+from dmma_core.models.mmdit_config import MMDiTConfig
+from dmma_core.models.presets import config_for_features, mmdit_config
 from dmma_core.storage.run_folder import EMA, MARKER, Checkpoint, RunFolder
 from dmma_core.tensors import TensorSpec
 from dmma_core.training.arm import ArmPlan, new_state, train_arm
