@@ -1,9 +1,12 @@
-"""The one step of the build that pyproject.toml cannot state: the commit goes into wheels and source archives."""
+"""What pyproject.toml cannot state of the build: the commit goes into wheels and source archives, configs/ as a package.
+
+configs/ is named dmma_configs in an installed copy, where every project shares one folder.
+"""
 
 import runpy
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_namespace_packages, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
@@ -33,4 +36,8 @@ class StampedArchive(sdist):
         _stamp(base_dir)
 
 
-setup(cmdclass={"build_py": StampedBuild, "sdist": StampedArchive})
+setup(
+    packages=[*find_namespace_packages(include=["dmma_core*", "ray_jobs*"]), "dmma_configs"],
+    package_dir={"dmma_configs": "configs"},
+    cmdclass={"build_py": StampedBuild, "sdist": StampedArchive},
+)

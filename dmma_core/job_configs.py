@@ -258,7 +258,7 @@ class CompareConfig:
 class DemoConfig:
     """`clips`: a folder of your own videos (`captions`: a TSV/CSV for them); without it `num_clips` clips are rendered.
 
-    `num_steps` replaces the training steps of configs/train/tiny.yaml. Everything is written below `work_uri`. `mlflow` off
+    `num_steps` replaces the training steps of `dmma train --config tiny`. Everything is written below `work_uri`. `mlflow` off
     keeps training and comparison out of MLflow.
     """
 

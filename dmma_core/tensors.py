@@ -67,6 +67,6 @@ def device_named(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(
             f"Device {name} does not exist: torch {torch.__version__} finds {torch.cuda.device_count()} GPUs.",
-            remedy="Use device=auto, or install the CUDA build with `make setup TORCH=cuda`.",
+            remedy="Use device=auto, or install a CUDA build of torch (in a checkout: `make setup TORCH=cuda`).",
         )
     return device

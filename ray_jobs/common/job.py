@@ -18,13 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
-from dmma_core.config_loading import config_to_yaml, load_config
+from dmma_core.config_loading import config_to_yaml, known_keys, load_config
 from dmma_core.errors import ConfigError, DmmaError
 from dmma_core.log import setup_logging
 from dmma_core.storage import paths
+from ray_jobs.common.places import CONFIG_ROOT
 
 Config = TypeVar("Config")
-CONFIG_ROOT = Path(__file__).resolve().parents[2] / "configs"
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _PLACES = ("video", "clips", "captions")  # settings that name files, beside those that end with _uri
@@ -99,36 +99,38 @@ class Job(Generic[Config]):
         parser.add_argument("--verbose", action="store_true", help="log details")
         for flag, key in self.flags.items():
             parser.add_argument(flag, dest=f"setting:{key}", metavar="VALUE", help=f"same as {key}=VALUE")
-        bare = f"; a word without = is the setting {self.positional}" if self.positional else ""
+        bare = f"; a word without =, or a file, is the setting {self.positional}" if self.positional else ""
         parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings that override the file's{bare}")
         return parser.parse_intermixed_args(argv)
 
     def _overrides(self, arguments: argparse.Namespace) -> list[str]:
-        overrides = []
-        bare = [text for text in arguments.settings if "=" not in text]
-        if self.positional and len(bare) > 1:
+        bare = [word for word in arguments.settings if self.positional and self._is_bare(word)]
+        if len(bare) > 1:
             raise ConfigError(
                 f"{len(bare)} values are given for {self.positional}: {', '.join(bare)}.", remedy="Give one a call."
             )
-        for text in arguments.settings:
-            if self.positional and "=" not in text:
-                text = f"{self.positional}={text}"
-            overrides.append(text)
+        overrides = [f"{self.positional}={word}" if word in bare else word for word in arguments.settings]
         for name, value in vars(arguments).items():
             if name.startswith("setting:") and value is not None:
                 overrides.append(f"{name.removeprefix('setting:')}={value}")
         return overrides
 
+    def _is_bare(self, word: str) -> bool:
+        """Whether `word` is a value alone: one without =, a path like clips/a=b.mp4, or an existing file like a=b.mp4."""
+        key, separator, _ = word.partition("=")
+        is_setting = key.partition(".")[0] in {each.partition(".")[0] for each in known_keys(self.config)}
+        return not separator or "/" in key or (not is_setting and Path(word).exists())
+
     def _defaults(self) -> str:
         try:
             lines = config_to_yaml(self.config()).splitlines()
         except TypeError:  # a setting without a default
-            lines = config_to_yaml(self.config).splitlines()
+            lines = known_keys(self.config)
         return "\n".join(f"  {line}" for line in lines)
 
 
 def config_path(job: str, given: str | None) -> Path | None:
-    """`--config` as a path: an existing file, or `configs/<job>/<given>.yaml`."""
+    """`--config` as a path: an existing file, or the name of one that comes with the job."""
     if given is None or Path(given).is_file():
         return Path(given) if given else None
     named = CONFIG_ROOT / job / f"{given}.yaml"

@@ -15,9 +15,9 @@ from pathlib import Path
 import ray
 
 from dmma_core.errors import ConfigError, DmmaError
+from ray_jobs.common import places
 
 _log = logging.getLogger(__name__)
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _MIN_OBJECT_STORE_BYTES = 256 << 20
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (asked for its free space only)
@@ -129,14 +129,18 @@ def _signal_handler_kept() -> Iterator[None]:
 
 
 def _local_environment() -> dict[str, str]:
-    """Variables for the local Ray and its workers, which inherit them: quiet settings, and the project on the path."""
-    path = os.environ.get("PYTHONPATH")
+    """Variables for the local Ray and its workers, which inherit them: quiet settings, and a checkout on the path.
+
+    An installed copy is on the path already, and site-packages must not come before the standard library.
+    """
+    path = [str(places.ROOT)] if places.IS_CHECKOUT else []
+    path += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     settings = {name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ}
     if not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         # Even a local Ray listens on every network interface and runs what it is sent, so ray.init asks for a token
         # unless RAY_AUTH_MODE says otherwise. This one leaves no file in the user's home, unlike Ray's own.
         settings["RAY_AUTH_TOKEN"] = _token()
-    return {**settings, "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), *([path] if path else [])])}
+    return {**settings, "PYTHONPATH": os.pathsep.join(path)} if path else settings
 
 
 @cache  # Ray reads it once a process, so a second local Ray of the same process must have the same one

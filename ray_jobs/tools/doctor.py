@@ -87,7 +87,7 @@ def _gpu() -> str:
     if not torch.cuda.is_available():
         if torch.version.cuda:
             raise DmmaError("torch is a CUDA build but finds no GPU.", remedy="Check `nvidia-smi` and the driver.")
-        return "none; the tiny models run on the CPU (install with `make setup TORCH=cuda` on a GPU machine)"
+        return "none; the tiny models run on the CPU (on a GPU machine install a CUDA build of torch; in a checkout: `make setup TORCH=cuda`)"
     names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return ", ".join(f"{device.name} {device.total_memory / GIB:.0f} GiB" for device in names)
 

@@ -7,7 +7,8 @@ import pytest
 
 from dmma_core.config_loading import load_config
 from ray_jobs.common.cli import JOBS, module_name
-from ray_jobs.common.job import CONFIG_ROOT, Job
+from ray_jobs.common.job import Job
+from ray_jobs.common.places import CONFIG_ROOT
 
 FILES = sorted(CONFIG_ROOT.glob("*/*.yaml"))
 

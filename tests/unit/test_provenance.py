@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dmma_core.provenance import fingerprint, git_commit, provenance
+from helpers.distributions import build, copy_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 ASK = "from dmma_core.provenance import git_commit; print(git_commit())"
@@ -87,32 +88,17 @@ def test_a_copy_without_git_names_its_stamp_then_the_variable(tmp_path: Path) ->
 
 
 def test_wheels_and_source_archives_carry_the_commit(tmp_path: Path) -> None:
-    source, built = tmp_path / "source", tmp_path / "built"
-    source.mkdir()
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "dmma_core", "ray_jobs", "configs"):
-        path = ROOT / name
-        if path.is_dir():
-            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
-        else:
-            shutil.copy(path, source)
+    source = copy_sources(tmp_path / "source", leave_out="*.safetensors")
     commit = commit_all(source)
-
-    def build(folder: Path, kind: str) -> Path:
-        code = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
-        subprocess.run([sys.executable, "-c", code, built], cwd=folder, check=True, capture_output=True)
-        (made,) = built.glob("*.whl" if kind == "wheel" else "*.tar.gz")
-        return made
-
-    wheel = build(source, "wheel")
+    wheel = build(source, "wheel", tmp_path / "wheel")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     assert commit_named_in(tmp_path / "installed") == commit
     assert git(source, "status", "--porcelain", "--untracked-files=no") == ""
     assert not (source / "dmma_core" / "_commit.txt").exists()
 
-    archive = build(source, "sdist")
+    archive = build(source, "sdist", tmp_path / "archive")
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path, filter="data")
-    wheel.unlink()
-    rebuilt = build(tmp_path / archive.name.removesuffix(".tar.gz"), "wheel")
+    rebuilt = build(tmp_path / archive.name.removesuffix(".tar.gz"), "wheel", tmp_path / "rebuilt")
     zipfile.ZipFile(rebuilt).extractall(tmp_path / "reinstalled")
     assert commit_named_in(tmp_path / "reinstalled") == commit

@@ -57,12 +57,32 @@ def test_a_second_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 values are given for text: hi, ho." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("a=b.mp4", "a=b.mp4"),  # such a file exists
+        ("times=2", "hellohello"),  # here too, but it is a setting
+        ("./times=2", "./times=2"),
+        ("gs://bucket/a=c.mp4", "gs://bucket/a=c.mp4"),
+        ("text=a=b.mp4", "a=b.mp4"),
+    ],
+)
+def test_a_file_may_have_an_equals_sign(
+    word: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a=b.mp4", "times=2"):
+        (tmp_path / name).touch()
+    assert echo_job().main([word]) == 0
+    assert capsys.readouterr().out.strip() == said
+
+
 def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         echo_job().main(["--help"])
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
-    for part in ("example: dmma echo hi", "times: 1", "`text` is said `times` times.", "is the setting text"):
+    for part in ("example: dmma echo hi", "times: 1", "`text` is said `times` times.", "a file, is the setting text"):
         assert part in out
 
 

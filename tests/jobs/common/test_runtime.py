@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from ray_jobs.common import runtime
+from ray_jobs.common import places, runtime
 from ray_jobs.common.runtime import RayStartError, connect
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -72,3 +72,19 @@ def test_a_late_start_is_tried_once_more(
     assert len(starts) == 2
     assert "trying once more" in caplog.text
     assert ray.init is init
+
+
+def test_workers_find_a_checkout_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert places.IS_CHECKOUT and places.CONFIG_ROOT == places.ROOT / "configs"
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    assert runtime._local_environment()["PYTHONPATH"] == os.pathsep.join([str(places.ROOT), "/mine"])
+    monkeypatch.delenv("PYTHONPATH")
+    assert runtime._local_environment()["PYTHONPATH"] == str(places.ROOT)
+
+
+def test_an_installed_copy_leaves_the_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "IS_CHECKOUT", False)
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    assert runtime._local_environment()["PYTHONPATH"] == "/mine"
+    monkeypatch.delenv("PYTHONPATH")
+    assert "PYTHONPATH" not in runtime._local_environment()
