@@ -173,7 +173,7 @@ def test_all_that_is_wrong_is_in_one_sentence() -> None:
     assert str(raised.value) == (
         "file.pth cannot be loaded into the network x: 1 missing (steps); 1 unexpected (surprise); 1 of another shape "
         "(a.weight (3, 2) instead of (2, 3)); 2 of another type (table torch.CharTensor, sparse torch.sparse.FloatTensor); "
-        "1 not finite (a.weight). Give the file of this network, or choose the network of this file."
+        "1 not finite (a.weight). Use the file of this network, or the network of this file."
     )
 
 
@@ -202,9 +202,9 @@ def test_optional_and_unused_tensors() -> None:
 
 
 def test_another_network_is_named_where_it_is_known() -> None:
-    with pytest.raises(WeightsError, match=r"1 missing \(b\)\. It is a known_44k checkpoint\. Give the file"):
+    with pytest.raises(WeightsError, match=r"1 missing \(b\)\. It is a known_44k checkpoint\. Use the file"):
         checked_state_dict(state(), {**SHAPES, "b": (1,)}, "a network", identify=lambda tensors: "known_44k")
-    with pytest.raises(WeightsError, match=r"1 missing \(b\)\. Give the file"):
+    with pytest.raises(WeightsError, match=r"1 missing \(b\)\. Use the file"):
         checked_state_dict(state(), {**SHAPES, "b": (1,)}, "a network", identify=lambda tensors: None)
 
 

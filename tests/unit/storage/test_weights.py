@@ -288,8 +288,8 @@ def test_half_a_file_is_found_though_nobody_published_its_exact_size_and_sha256(
 @pytest.mark.parametrize(
     ("mirror", "sentence"),
     [
-        ("http://[bad", "no web address"),
-        ("http://me:secret@[bad", "no web address"),
+        ("http://[bad", "not a valid URL"),
+        ("http://me:secret@[bad", "not a valid URL"),
         ("http://me:secret@127.0.0.1:9", "^http://127.0.0.1:9/.* is given with a user or a password"),
         ("ftp://me:secret@x", "'ftp://x/.*unknown scheme ftp"),
         ("/nowhere", "There is no /nowhere/mmaudio_s"),
