@@ -95,9 +95,9 @@ def test_a_finished_set_is_left_alone(extracted: ExtractConfig, caplog: pytest.L
 
 def test_other_inputs_are_never_mixed_in(extracted: ExtractConfig, clips: list[Clip], tmp_path: Path) -> None:
     manifest_of(f"{tmp_path}/manifest", clips[1:])
-    with pytest.raises(SchemaError, match=r"made from other inputs: manifest_fingerprint differ"):
+    with pytest.raises(SchemaError, match=r"features of other inputs: manifest_fingerprint differ"):
         extract(replace(extracted, manifest_uri=f"{tmp_path}/manifest"), LOAD)
-    with pytest.raises(SchemaError, match=r"other inputs: encoders differ.* Give another out_uri"):
+    with pytest.raises(SchemaError, match=r"other inputs: encoders differ.* Use another out_uri"):
         extract(extracted, partial(load_random_bundle, DURATION_S, "other seed"))
     with pytest.raises(SchemaError, match="other inputs: clips_per_shard differ"):
         extract(replace(extracted, clips_per_shard=4), LOAD)
