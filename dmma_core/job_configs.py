@@ -28,7 +28,8 @@ class RenderConfig:
 class CleanConfig:
     """All video and sound files below `videos_uri` are checked; manifest and rejected list go to `out_uri`.
 
-    `captions_uri` is a TSV or CSV of ids and captions, and splits if it has them (absent: captions from the file names).
+    `captions_uri` is a TSV or CSV of ids and captions, and splits if it has them (absent: captions from
+    those file names that hold words).
     `splits_uri` is one of ids and splits; then files that it does not name are rejected.
     """
 

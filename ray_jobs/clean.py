@@ -3,8 +3,16 @@
 import logging
 from collections.abc import Sequence
 
-from dmma_core.data.cleaning import count_by, find_media, rejected_lines, select_clips, warn_about
-from dmma_core.data.labels import LabelTable, clip_id_of, read_labels
+from dmma_core.data.cleaning import (
+    captions_text,
+    count_by,
+    cut_text,
+    find_media,
+    rejected_lines,
+    select_clips,
+    warn_about,
+)
+from dmma_core.data.labels import LabelTable, caption_from_name, clip_id_of, read_labels
 from dmma_core.data.manifest import check_manifest_folder, write_manifest
 from dmma_core.errors import MediaError
 from dmma_core.job_configs import CleanConfig
@@ -21,12 +29,13 @@ def plan(config: CleanConfig) -> Sequence[str]:
     files = find_media(config.videos_uri)
     labels, _ = _tables(config)
     paths.check_writable(config.out_uri)
-    named = sum(clip_id_of(uri) in labels.captions for uri in files) if labels else 0
-    captions = f"{named} of them captioned by {config.captions_uri}" if labels else "captions from their names"
+    clip_ids = {clip_id_of(uri) for uri in files}
+    captions = {each: labels.captions.get(each, "") if labels else caption_from_name(each) for each in clip_ids}
     rules = config.cleaning
     by_hash = f"{rules.val_fraction:.0%} val, {rules.test_fraction:.0%} test, by a hash of the clip id"
     return [
-        f"Check {len(files)} files of {config.videos_uri} ({captions}) for clips of {rules.duration_s:g} s from {rules.start_s:g} s on.",
+        f"Check {len(files)} files of {config.videos_uri} for clips. {cut_text(rules)}",
+        captions_text(captions, config.captions_uri),
         f"Splits: {config.splits_uri or by_hash}.",
         f"Write the manifest and the rejected list to {config.out_uri}.",
     ]
@@ -48,6 +57,8 @@ def run(config: CleanConfig) -> None:
             reason="no_clips",
             remedy=f"Read {config.out_uri}/rejected.parquet, then fix the files or loosen the checks (cleaning.*).",
         )
+    print(captions_text({clip.clip_id: clip.caption for clip in clips}, config.captions_uri))
+    print(cut_text(config.cleaning, checks))
     warn_about(clips)
     _log.info("Fingerprint %s.", manifest.fingerprint)
 

@@ -8,13 +8,13 @@ a defect of the check itself.
 import collections
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmma_core.data.cleaning_config import CleaningConfig
-from dmma_core.data.labels import LabelTable, caption_from_name, clip_id_of, split_by_hash
+from dmma_core.data.labels import LabelTable, caption_from_name, clip_id_of, split_by_hash, splits_by_hash
 from dmma_core.data.manifest import REJECTED, Clip, Rejected, caption_id_of
 from dmma_core.errors import MediaError, StorageError
 from dmma_core.storage import paths
@@ -23,6 +23,7 @@ from dmma_core.storage.media import (
     VIDEO_SUFFIXES,
     FrameRequest,
     decode_clip,
+    length_of,
     local_copy,
     missing_bytes,
     stream_kinds,
@@ -40,17 +41,22 @@ _LISTEN_RATE_HZ = 16_000
 _LEVEL_WINDOW_S = 0.05
 _BLACK_PERCENTILE = 99.0
 _MAX_EXAMPLES = 4
+_LONGER_S = 0.5  # what a file may last beyond the cut without being called longer
 
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What `check_file` found. `reason` is empty for a good file; `sha256` is empty where it could not be read."""
+    """What `check_file` found. `reason` is empty for a good file; `sha256` is empty where it could not be read.
+
+    `length_s` is how long the whole file lasts by its own account, 0 where it does not say so.
+    """
 
     uri: str
     sha256: str = ""
     has_video: bool = False
     reason: str = ""
     detail: str = ""
+    length_s: float = 0.0
 
 
 def find_media(folder_uri: str) -> list[str]:
@@ -73,12 +79,13 @@ def check_file(uri: str, config: CleaningConfig) -> FileCheck:
 
     Raises StorageError where a remote storage does not answer.
     """
-    sha256 = ""
+    sha256, length_s = "", 0.0
     try:
         with local_copy(uri) as path:
             sha256 = paths.sha256_of(path)
             try:
                 has_video, problems = _problems(path, config)
+                length_s = 0.0 if problems else length_of(path)
             except MediaError as error:
                 has_video, problems = False, [(error.reason, error.message)]
             problems = [(reason, detail.replace(path, uri)) for reason, detail in problems]
@@ -87,7 +94,7 @@ def check_file(uri: str, config: CleaningConfig) -> FileCheck:
             raise
         has_video, problems = False, [("cannot_open", error.message)]
     if not problems:
-        return FileCheck(uri, sha256, has_video)
+        return FileCheck(uri, sha256, has_video, length_s=length_s)
     (reason, detail), *others = sorted(problems, key=lambda problem: REASONS.index(problem[0]))
     if others:
         detail += f" Besides: {', '.join(other for other, _ in others)}."
@@ -103,7 +110,7 @@ def select_clips(
 ) -> tuple[list[Clip], list[Rejected]]:
     """Make clips of the good files and a rejected row of every other one.
 
-    The clip id is the file's name without suffix. `labels` gives captions (without it they come from the file names) and
+    The clip id is the file's name without suffix. `labels` gives captions (without it they come from file names with words) and
     may give splits; `splits`, where given, decides alone, and files that it does not name are rejected as "no_split".
     The result depends on the files only, not on the order of `checks`.
     """
@@ -127,7 +134,7 @@ def select_clips(
         clips[clip_id] = Clip(
             clip_id=clip_id,
             dataset=dataset,
-            split=_split_of(clip_id, config, labels, splits),
+            split="",
             caption=caption,
             caption_id=caption_id_of(caption),
             source_uri=check.uri,
@@ -137,7 +144,8 @@ def select_clips(
             has_video=check.has_video,
             has_text=bool(caption),
         )
-    return list(clips.values()), rejected
+    split_of = _splits_of(clips, config, labels, splits)
+    return [replace(clip, split=split_of[clip.clip_id]) for clip in clips.values()], rejected
 
 
 def count_by(values: Iterable[str]) -> str:
@@ -159,10 +167,24 @@ def rejected_lines(rejected: Sequence[Rejected], what: str, folder_uri: str) -> 
     ]
 
 
-def _split_of(clip_id: str, config: CleaningConfig, labels: LabelTable | None, splits: LabelTable | None) -> str:
+def _splits_of(
+    clip_ids: Iterable[str], config: CleaningConfig, labels: LabelTable | None, splits: LabelTable | None
+) -> dict[str, str]:
+    """Splits as given; of clips that no table gives one, by the hash of their ids."""
     given: Mapping[str, str] = splits.splits if splits is not None else labels.splits if labels is not None else {}
-    by_hash = split_by_hash(clip_id, config.val_fraction, config.test_fraction, config.split_seed)
-    return given.get(clip_id, by_hash)
+    by_hash = {
+        clip: split_by_hash(clip, config.val_fraction, config.test_fraction, config.split_seed) for clip in clip_ids
+    }
+    if any(clip_id in given for clip_id in by_hash):
+        return {**by_hash, **{clip_id: given[clip_id] for clip_id in by_hash if clip_id in given}}
+    filled = splits_by_hash(by_hash, config.val_fraction, config.test_fraction, config.split_seed)
+    if moved := [clip_id for clip_id in by_hash if filled[clip_id] != by_hash[clip_id]]:
+        _log.warning(
+            "Of %d clips the hash of the ids would leave a split empty; %s instead.",
+            len(by_hash),
+            ", ".join(f"{clip_id} is in {filled[clip_id]}" for clip_id in sorted(moved)),
+        )
+    return filled
 
 
 def _problems(path: str, config: CleaningConfig) -> tuple[bool, list[tuple[str, str]]]:
@@ -228,10 +250,27 @@ def _sameness(frames_THWC: NDArray[np.uint8], config: CleaningConfig) -> list[tu
     return []
 
 
+def captions_text(captions: Mapping[str, str], table_uri: str | None) -> str:
+    """Which clips have a caption, and from where: a sentence or two. `captions` holds that of every clip id, "" for none."""
+    named = sorted(caption for caption in captions.values() if caption)
+    missing = f"{len(captions) - len(named)} of {len(captions)} clips have no caption"
+    source = table_uri or "file names"
+    if not named:
+        return f"{missing}: {source} {'names none of them' if table_uri else 'say nothing about them'}."
+    example = f', for example "{named[0]}"' if not table_uri else ""
+    return f"{missing}; {len(named)} captions from {source}{example}."
+
+
+def cut_text(config: CleaningConfig, checks: Iterable[FileCheck] = ()) -> str:
+    """Which part of each file is used, and how many of the good files are longer."""
+    end_s = config.start_s + config.duration_s
+    num_longer = sum(not check.reason and check.length_s > end_s + _LONGER_S for check in checks)
+    part = f"the first {config.duration_s:g} s" if config.start_s == 0 else f"{config.start_s:g} to {end_s:g} s"
+    longer = f"; {num_longer} files are longer" if num_longer else ""
+    return f"Of each file {part} are used (cleaning.start_s and cleaning.duration_s change it){longer}."
+
+
 def warn_about(clips: Sequence[Clip]) -> None:
-    """Log what a person should know before going on: clips without text, empty splits."""
-    without_text = sum(not clip.has_text for clip in clips)
-    if without_text:
-        _log.warning("%d of %d clips have no caption.", without_text, len(clips))
+    """Log a warning where splits are empty."""
     if empty := {"train", "val", "test"} - {clip.split for clip in clips}:
         _log.warning("No clip is in the split %s.", " or ".join(sorted(empty)))

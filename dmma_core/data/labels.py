@@ -5,8 +5,8 @@ import hashlib
 import io
 import logging
 import posixpath
-import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dmma_core.errors import ConfigError
@@ -19,6 +19,98 @@ _ID_COLUMNS = ("id", "clip_id", "file", "filename", "file_name", "video_id", "yo
 _CAPTION_COLUMNS = ("label", "caption", "caption_1", "desc", "description", "text", "class")
 _START_COLUMNS = ("start", "start_s", "start_time", "start_seconds")
 _SPLIT_COLUMNS = ("split", "subset")
+# Words that cameras, phones, recorders and editors write into file names. They say nothing about what is heard.
+_NOT_A_CAPTION = frozenset(
+    [
+        "img",
+        "image",
+        "pic",
+        "photo",
+        "vid",
+        "video",
+        "movie",
+        "mov",
+        "mvi",
+        "clip",
+        "file",
+        "media",
+        "track",
+        "audio",
+        "sound",
+        "dsc",
+        "dscn",
+        "dscf",
+        "pxl",
+        "gopr",
+        "gopro",
+        "dji",
+        "whatsapp",
+        "signal",
+        "telegram",
+        "messenger",
+        "instagram",
+        "facebook",
+        "tiktok",
+        "youtube",
+        "vgg",
+        "vggsound",
+        "screen",
+        "screenshot",
+        "recording",
+        "recorded",
+        "record",
+        "capture",
+        "captured",
+        "scene",
+        "shot",
+        "take",
+        "part",
+        "untitled",
+        "unnamed",
+        "new",
+        "copy",
+        "final",
+        "cut",
+        "edit",
+        "edited",
+        "trim",
+        "trimmed",
+        "version",
+        "draft",
+        "test",
+        "sample",
+        "demo",
+        "export",
+        "exported",
+        "output",
+        "render",
+        "rendered",
+        "converted",
+        "compressed",
+        "download",
+        "downloaded",
+        "default",
+        "camera",
+        "cam",
+        "front",
+        "rear",
+        "portrait",
+        "landscape",
+        "timelapse",
+        "slow",
+        "slowmo",
+        "motion",
+        "hdr",
+        "uhd",
+        "fhd",
+        "full",
+        "high",
+        "low",
+        "quality",
+    ]
+)
+_VOWELS = frozenset("aeiouy")
+_APOSTROPHES = "'’"
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -80,20 +172,63 @@ def read_labels(uri: str) -> LabelTable:
 
 
 def caption_from_name(clip_id: str) -> str:
-    """Words of a file name: "dog_barking-02" gives "dog barking"; a YouTube id with its start gives nothing."""
-    if re.fullmatch(r"[\w-]{11}_\d{6}", clip_id):
-        return ""
-    words = [word for word in re.split(r"[\s_.-]+", clip_id) if word and not word.isdigit()]
-    return " ".join(words)
+    """The words of a file name where it has at least two that say something, else nothing: "dog_barking-02" gives
+    "dog barking"; IMG_1234, "final cut v2", dates, ids and a single word give "".
+
+    A word that says something has three letters or more (two in scripts other than Latin), a vowel if it is Latin, and is
+    none that cameras, phones and editors write. Short words between such words are kept. Parts with digits and parts of
+    mixed case, as in ids, are left out.
+    """
+    kinds = [unicodedata.category(character)[0] for character in clip_id]  # letter, mark, number, …
+    parts = "".join(c if kind in "LMN" or c in _APOSTROPHES else " " for c, kind in zip(clip_id, kinds, strict=True))
+    words = [part for part in parts.split() if _is_word(part)]
+    telling = [index for index, word in enumerate(words) if _says_something(word)]
+    return " ".join(words[telling[0] : telling[-1] + 1]) if len(telling) >= 2 else ""
+
+
+def _is_word(part: str) -> bool:
+    """Without digits, in lower case, upper case or with one capital, and none of the words that devices write."""
+    is_plain = part[1:] in (part[1:].lower(), part[1:].upper()) and not any(c.isnumeric() for c in part)
+    return is_plain and part.lower() not in _NOT_A_CAPTION
+
+
+def _says_something(word: str) -> bool:
+    plain = unicodedata.normalize("NFD", word.lower())
+    if not unicodedata.name(plain[0], "").startswith("LATIN"):
+        return len(word) >= 2
+    return len(word) >= 3 and not _VOWELS.isdisjoint(plain)
 
 
 def split_by_hash(clip_id: str, val_fraction: float, test_fraction: float, seed: int = 0) -> str:
     """Split of a clip from its id alone: it stays the same whatever other clips come or go."""
-    digest = hashlib.sha256(f"{seed}:{clip_id}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2.0**64
+    position = _position(clip_id, seed)
     if position < test_fraction:
         return "test"
     return "val" if position < test_fraction + val_fraction else "train"
+
+
+def splits_by_hash(clip_ids: Iterable[str], val_fraction: float, test_fraction: float, seed: int = 0) -> dict[str, str]:
+    """`split_by_hash` of every clip, except that of three clips or more none of the wanted splits stays empty.
+
+    Where the hash leaves one empty, the borders between test, val and train (the order of the hashes) move by as few clips
+    as possible. A fraction of 0 keeps its split empty.
+    """
+    ordered = sorted(clip_ids, key=lambda clip_id: (_position(clip_id, seed), clip_id))
+    by_hash = [split_by_hash(clip_id, val_fraction, test_fraction, seed) for clip_id in ordered]
+    num_test, num_val = by_hash.count("test"), by_hash.count("val")
+    if len(ordered) >= 3:
+        wants_test, wants_val = int(test_fraction > 0), int(val_fraction > 0)
+        moved = max(wants_test - num_test, 0)
+        num_held_out = min(num_test + moved + max(num_val - moved, wants_val), len(ordered) - 1)
+        num_test = min(num_test + moved, num_held_out - wants_val)
+        num_val = num_held_out - num_test
+    names = ["test"] * num_test + ["val"] * num_val
+    return dict(zip(ordered, names + ["train"] * (len(ordered) - len(names)), strict=True))
+
+
+def _position(clip_id: str, seed: int) -> float:
+    """Where in [0, 1) the hash of a clip's id lies."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{clip_id}".encode()).digest()[:8], "big") / 2.0**64
 
 
 def _rows(uri: str) -> list[list[str]]:

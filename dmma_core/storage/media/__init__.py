@@ -3,7 +3,14 @@
 from dmma_core.storage.media.decode import DecodedClip, decode_audio, decode_clip, require_decoder
 from dmma_core.storage.media.frames import FrameRequest
 from dmma_core.storage.media.mux import mux_audio
-from dmma_core.storage.media.source import AUDIO_SUFFIXES, VIDEO_SUFFIXES, local_copy, missing_bytes, stream_kinds
+from dmma_core.storage.media.source import (
+    AUDIO_SUFFIXES,
+    VIDEO_SUFFIXES,
+    length_of,
+    local_copy,
+    missing_bytes,
+    stream_kinds,
+)
 from dmma_core.storage.media.write import write_audio, write_video
 
 __all__ = [
@@ -13,6 +20,7 @@ __all__ = [
     "FrameRequest",
     "decode_audio",
     "decode_clip",
+    "length_of",
     "local_copy",
     "missing_bytes",
     "mux_audio",

@@ -129,6 +129,12 @@ def stream_kinds(uri: str) -> tuple[bool, bool]:
         return source.video is not None, source.audio is not None
 
 
+def length_of(uri: str) -> float:
+    """Seconds that `uri` lasts by its container's own account, 0 where it gives none. Raises MediaError "cannot_open"."""
+    with open_media(uri) as source:
+        return float((source.container.duration or 0) / av.time_base)
+
+
 def has_discarded_frames(source: MediaSource) -> bool:
     """Whether an edit list (ISO/IEC 14496-12, section 8.6.6) hides frames of the picture stream; reads the whole file.
 

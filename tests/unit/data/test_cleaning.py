@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmma_core.data.cleaning import FileCheck, check_file, find_media, level_dbfs, select_clips
+from dmma_core.data.cleaning import (
+    FileCheck,
+    captions_text,
+    check_file,
+    cut_text,
+    find_media,
+    level_dbfs,
+    select_clips,
+)
 from dmma_core.data.cleaning_config import CleaningConfig
 from dmma_core.data.labels import LabelTable
 from dmma_core.data.manifest import read_manifest, write_manifest
@@ -144,6 +152,38 @@ def test_captions_and_splits_come_from_tables() -> None:
     clips, rejected = select_clips(checks, "set", RULES, None, LabelTable({}, {"a": "val", "c": "train"}))
     assert [(clip.clip_id, clip.split) for clip in clips] == [("a", "val"), ("c", "train")]
     assert [(row.clip_id, row.reason) for row in rejected] == [("b", "no_split")]
+
+
+def test_a_split_that_the_hash_leaves_empty_gets_a_clip_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    checks = [FileCheck(f"/v/{name}.mp4", sha256=name, has_video=True) for name in ("a", "b", "c", "d")]
+    rules = replace(RULES, val_fraction=0.001, test_fraction=0.001)
+    clips, _ = select_clips(checks, "set", rules, None, None)
+    assert sorted(clip.split for clip in clips) == ["test", "train", "train", "val"]
+    assert "Of 4 clips the hash of the ids would leave a split empty" in caplog.text
+    caplog.clear()
+    clips, _ = select_clips(checks, "set", rules, LabelTable({}, {"a": "test"}), None)
+    assert sorted(clip.split for clip in clips) == ["test", "train", "train", "train"]
+    assert not caplog.text
+
+
+def test_what_is_used_of_each_file_is_said(folder: Path) -> None:
+    checks = [check_file(str(folder / name), RULES) for name in ("good.mp4", "sub/also_good.mkv", "mute.mp4")]
+    assert [round(check.length_s, 1) for check in checks] == [1.2, 1.2, 0.0]
+    assert cut_text(RULES, checks) == (
+        "Of each file the first 1 s are used (cleaning.start_s and cleaning.duration_s change it)."
+    )
+    shorter = CleaningConfig(start_s=0.1, duration_s=0.4)
+    assert cut_text(shorter, checks).startswith("Of each file 0.1 to 0.5 s are used")
+    assert cut_text(shorter, checks).endswith("; 2 files are longer.")
+
+
+def test_where_captions_come_from_is_said() -> None:
+    captions = {"a": "", "b": "dog barking", "c": ""}
+    assert captions_text(captions, None) == (
+        '2 of 3 clips have no caption; 1 captions from file names, for example "dog barking".'
+    )
+    assert captions_text(captions, "x.tsv") == "2 of 3 clips have no caption; 1 captions from x.tsv."
+    assert captions_text({"a": ""}, None) == "1 of 1 clips have no caption: file names say nothing about them."
 
 
 def test_level_of_a_sine_is_its_rms() -> None:

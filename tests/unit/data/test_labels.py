@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dmma_core.data.labels import caption_from_name, clip_id_of, read_labels, split_by_hash
+from dmma_core.data.labels import caption_from_name, clip_id_of, read_labels, split_by_hash, splits_by_hash
 from dmma_core.errors import ConfigError
 
 
@@ -62,11 +62,58 @@ def test_a_table_that_cannot_be_understood_is_an_error(tmp_path: Path, name: str
         read_labels(table(tmp_path, text, name))
 
 
-def test_clip_ids_and_captions_from_names() -> None:
+def test_clip_ids_of_names() -> None:
     assert clip_id_of("/data/-x.y.MP4") == "-x.y"
     assert clip_id_of("v1.2") == "v1.2"
-    assert caption_from_name("dog_barking-02") == "dog barking"
-    assert caption_from_name("-Qowmc0P9ic_000034") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "caption"),
+    [
+        ("dog_barking-02", "dog barking"),
+        ("IMG_2041 Dog barking at a car (1)", "Dog barking at a car"),
+        ("a_horse_in_the_RAIN.final.1080p", "horse in the RAIN"),
+        ("scene_000005_footsteps_approach", "footsteps approach"),
+        ("Grüne Öltür knarrt", "Grüne Öltür knarrt"),
+        ("собака_лает_02", "собака лает"),
+        ("कुत्ता भौंकना", "कुत्ता भौंकना"),
+        ("狗叫 下雨", "狗叫 下雨"),
+    ],
+)
+def test_names_with_words_become_captions(name: str, caption: str) -> None:
+    assert caption_from_name(name) == caption
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "IMG",
+            "IMG_1234",
+            "DSC0001",
+            "DSC_0001",
+            "VID_20240101_120000",
+            "VID-20240101-WA0003",
+            "MVI_1234",
+            "GOPR0123",
+        ),
+        *(
+            "PXL_20240101_120000123.TS",
+            "DJI_0001",
+            "MOV_0001_HD",
+            "IMG_E0042",
+            "P1000123",
+            "00001",
+            "20240101",
+            "1920x1080",
+        ),
+        *("vgg 3HgbEKrbA9s", "3HgbEKrbA9s", "-Qowmc0P9ic_000034", "AbCdE-fGhIj_kLmNo", "x264 yuv420p"),
+        *("screen recording 2024", "Screen Recording 2024-01-02 at 10.11.12", "final cut v2", "clip 01", "Untitled"),
+        *("WhatsApp Video 2024-01-01 at 10.21.33", "qrtpl xkcd", "of a in", "dog", ""),
+    ],
+)
+def test_names_of_cameras_editors_and_ids_are_no_captions(name: str) -> None:
+    assert caption_from_name(name) == ""
 
 
 def test_splits_by_hash_are_stable_and_have_their_shares() -> None:
@@ -76,3 +123,33 @@ def test_splits_by_hash_are_stable_and_have_their_shares() -> None:
     assert abs(splits.count("test") / len(ids) - 0.2) < 0.01
     assert [split_by_hash(clip_id, 0.1, 0.2) for clip_id in ids[:50]] == splits[:50]
     assert [split_by_hash(clip_id, 0.1, 0.2, seed=1) for clip_id in ids] != splits
+
+
+@pytest.mark.parametrize("num_clips", range(3, 41))
+def test_no_wanted_split_of_a_few_clips_is_empty(num_clips: int) -> None:
+    for seed in range(20):
+        ids = [f"clip-{index}" for index in range(num_clips)]
+        splits = splits_by_hash(ids, 0.15, 0.15, seed)
+        assert set(splits.values()) == {"train", "val", "test"}
+        by_hash = {clip_id: split_by_hash(clip_id, 0.15, 0.15, seed) for clip_id in ids}
+        if set(by_hash.values()) == {"train", "val", "test"}:
+            assert splits == by_hash
+        else:
+            assert sum(splits[clip_id] != by_hash[clip_id] for clip_id in ids) <= 2
+        assert splits == splits_by_hash(reversed(ids), 0.15, 0.15, seed)
+        without_val = set(splits_by_hash(ids, 0.0, 0.15, seed).values())
+        assert without_val == {"train", "test"}
+        assert set(splits_by_hash(ids, 0.15, 0.0, seed).values()) == {"train", "val"}
+
+
+def test_one_clip_more_moves_few_others() -> None:
+    ids = [f"clip-{index}" for index in range(60)]
+    for num_clips in range(3, 60):
+        before, after = (splits_by_hash(ids[:count], 0.15, 0.15) for count in (num_clips, num_clips + 1))
+        assert sum(after[clip_id] != split for clip_id, split in before.items()) <= 2
+
+
+def test_one_or_two_clips_keep_the_split_of_their_hash() -> None:
+    assert splits_by_hash(["clip-0", "clip-1"], 0.15, 0.15) == {
+        clip_id: split_by_hash(clip_id, 0.15, 0.15) for clip_id in ("clip-0", "clip-1")
+    }
