@@ -7,7 +7,11 @@ BIN    := .venv/bin
 # The CPU build of torch is not on PyPI; it brings no CUDA packages. `make setup TORCH=cuda` takes PyPI's CUDA build.
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' requirements.lock)
 TORCHVISION_VERSION := $(shell sed -n 's/^torchvision==//p' requirements.lock)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+# Of pip's output: what it downloads, with sizes, and when it installs. Its warnings and errors come unfiltered.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+SHOWN := sed -unE -e 's/^ +Downloading (.*)/           \1/p' -e 's/^Installing collected packages.*/           installing .../p'
 
 .PHONY: help setup demo test check bench clean
 
@@ -23,13 +27,18 @@ setup: .venv/ready-$(TORCH)
 
 .venv/ready-$(TORCH): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "DMMA needs Python 3.11 or 3.12, this is " + sys.version.split()[0] + ". Give another with PYTHON=...")'
-	@echo "Installing into .venv (a few minutes the first time) ..."
+	@date '+%T  [1/3] Making .venv (all three steps take a few minutes the first time) ...'
 	@$(PYTHON) -m venv .venv
+	@date '+%T  [2/3] torch $(TORCH_VERSION) for $(TORCH) ...'
 ifeq ($(TORCH),cpu)
 	@$(PIP) --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu \
-		torch==$(TORCH_VERSION)+cpu torchvision==$(TORCHVISION_VERSION)
+		torch==$(TORCH_VERSION)+cpu torchvision==$(TORCHVISION_VERSION) | $(SHOWN)
+else
+	@$(PIP) --constraint requirements.lock torch torchvision | $(SHOWN)
 endif
-	@$(PIP) --constraint requirements.lock --editable '.[dev]'
+	@date '+%T  [3/3] DMMA and the other libraries ...'
+	@$(PIP) --constraint requirements.lock --editable '.[dev]' | $(SHOWN)
+	@date '+%T  Ready. To use the commands: source .venv/bin/activate'
 	@rm -f .venv/ready-*
 	@touch $@
 

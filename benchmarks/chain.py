@@ -69,7 +69,7 @@ def main() -> int:
 def print_report(work: Path, peak_mib: float) -> bool:
     """Print all figures of a finished demo below `work`; whether every bar was met."""
     name = next(path.name for path in (work / "runs").iterdir())
-    seconds = json.loads((work / "seconds.json").read_text())
+    seconds = json.loads((work / "comparison" / name / "seconds.json").read_text())
     features = json.loads((work / "features" / name / "FEATURES.json").read_text())
     ok = print_figure("demo", sum(seconds.values()), "s", 480, at_most=True)
     for step, value in seconds.items():

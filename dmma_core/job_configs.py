@@ -176,7 +176,7 @@ class GenerateConfig:
     `checkpoint` is "best" (the lowest validation loss among those that are there) or "newest"; `step` names one by its step.
     `weights` is "ema" or "model"; `max_clips` limits a split.
     `encoder_weights` are those that `dmma extract` was given, and a vocoder of one's own. `out_uri` is by default
-    generated/<run>@<step>. `audio_format` is "flac" or "wav"; `with_video` puts the sound under the picture too.
+    generated/<comparison>/<arm>@<step>. `audio_format` is "flac" or "wav"; `with_video` puts the sound under the picture too.
     `device` is "auto" (a GPU if there is one), "cpu" or "cuda".
     """
 
@@ -259,15 +259,16 @@ class CompareConfig:
 class DemoConfig:
     """`clips`: a folder of your own videos (`captions`: a TSV/CSV for them); without it `num_clips` clips are rendered.
 
-    `num_steps` replaces the training steps of `dmma train --config tiny`. Everything is written below `work_uri`. `mlflow` off
-    keeps training and comparison out of MLflow.
+    `num_steps` replaces the training steps of `dmma train --config tiny`. Everything is written below `work_uri`: data, manifest,
+    features, runs, generated, reports and comparison, with a folder of the demo's name in each. Other videos, captions or
+    settings get another name. `mlflow` off keeps training and comparison out of MLflow.
     """
 
     clips: str = ""
     captions: str = ""
     num_clips: int = 240
     num_steps: int | None = None
-    work_uri: str = "demo-output"
+    work_uri: str = "."
     mlflow: bool = True
 
     def __post_init__(self) -> None:

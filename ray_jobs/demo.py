@@ -1,117 +1,214 @@
 """The whole chain, small, on this machine: videos to the comparison of baseline and depth.
 
-Every step is the job of the same name with its tiny settings; run again, finished steps are recognised and kept.
+Every step is the job of the same name with its tiny settings. Run again, finished steps are kept. Where videos, captions or
+settings have changed, what depends on them is made again, in folders of another name beside the older ones.
 """
 
+import os
 import re
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dmma_core.config_loading import load_config
+from dmma_core.config_loading import config_to_dict, load_config
+from dmma_core.data.cleaning import find_media
+from dmma_core.data.manifest import read_manifest
 from dmma_core.job_configs import DemoConfig
 from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
-from dmma_core.storage.overwriting import is_own_json, refuse_overwriting
+from dmma_core.storage.run_folder import RunFolder
 from ray_jobs import clean, compare, evaluate, extract, generate, render, train
+from ray_jobs.common.demo_names import DATA_FOLDERS, RUN_FOLDERS, Name, name_for, others
 from ray_jobs.common.job import Job, config_path
 from ray_jobs.common.runtime import connect
 
 ARMS = ("baseline", "depth")
-SECONDS = "seconds.json"
+NUM_STEPS = "recipe.loop.num_steps"  # the setting of the job train
+_NO_INPUTS = ("dataset", "name", "mlflow")  # settings that change nothing in the results
 Step = tuple[Job[Any], list[str]]
 
 
-def name_of(config: DemoConfig) -> str:
-    """What the comparison is called: "rendered", or the name of the videos' folder with a mark of where that lies."""
+@dataclass(frozen=True)
+class Chain:
+    """The steps of a demo, in order, each with the settings that differ from its tiny YAML; where they write, and how
+    the folders are called: `data` those of videos, manifest and features, `run` those of all later steps."""
+
+    config: DemoConfig
+    data: str
+    run: str
+
+    def data_at(self, folder: str) -> str:
+        return self._at(folder, self.data)
+
+    def run_at(self, folder: str, *rest: str) -> str:
+        return self._at(folder, self.run, *rest)
+
+    def _at(self, *parts: str) -> str:
+        return paths.join(self.config.work_uri, *parts).removeprefix("./")
+
+    def steps(self) -> list[Step]:
+        config, manifest, features = self.config, self.data_at("manifest"), self.data_at("features")
+        videos = config.clips or self.data_at("data")
+        num_steps = [f"{NUM_STEPS}={config.num_steps}"] if config.num_steps is not None else []
+        mlflow = [] if config.mlflow else ["mlflow=false"]
+        reports = {arm: self.run_at("reports", f"{arm}.json") for arm in ARMS}
+        chain: list[Step] = []
+        if not config.clips:
+            chain.append((render.JOB, [f"out_uri={videos}", f"scenes.num_clips={config.num_clips}"]))
+        labels = [f"captions_uri={captions_of(config) if config.clips else f'{videos}/captions.tsv'}"]
+        if config.clips:  # few videos need larger splits
+            labels += ["cleaning.val_fraction=0.15", "cleaning.test_fraction=0.15"]
+        chain += [
+            (clean.JOB, [f"videos_uri={videos}", f"out_uri={manifest}", f"dataset={self.data}", *labels]),
+            (extract.JOB, [f"manifest_uri={manifest}", f"out_uri={features}"]),
+            (train.JOB, [f"features_uri={features}", f"comparison_uri={self.run_at('runs')}", *num_steps, *mlflow]),
+        ]
+        for arm in ARMS:
+            source = [f"run_uri={self.run_at('runs', arm)}", f"features_uri={features}"]
+            chain.append((generate.JOB, [*source, f"out_uri={self.run_at('generated', arm)}"]))
+        for arm in ARMS:
+            generated = self.run_at("generated", arm)
+            chain.append((evaluate.JOB, [f"generated_uri={generated}", f"report_uri={reports[arm]}", *mlflow]))
+        compared = [f"{arm}_report_uri={uri}" for arm, uri in reports.items()]
+        out = [f"out_uri={self.run_at('comparison')}", f"name={self.run}"]
+        return [*chain, (compare.JOB, [*compared, *out, *mlflow])]
+
+    def loaded(self) -> list[tuple[Job[Any], Any]]:
+        """Every step's job with its configuration. Raises ConfigError for a setting that one of them cannot use."""
+        return [(job, load_config(job.config, config_path(job.name, "tiny"), given)) for job, given in self.steps()]
+
+    def commands(self) -> list[str]:
+        """What a person would type for each step."""
+        return [shlex.join([_dmma(), job.name, "--config", "tiny", *given]) for job, given in self.steps()]
+
+
+def captions_of(config: DemoConfig) -> str:
+    """The captions of one's own videos: as given, a table in the folder, or one beside it of its name; "" without any."""
+    folder = config.clips.rstrip("/")
+    likely = (f"{folder}/captions.tsv", f"{folder}/captions.csv", f"{folder}.tsv", f"{folder}.csv")
+    return config.captions or next((uri for uri in likely if paths.exists(uri)), "")
+
+
+def plain_name(config: DemoConfig) -> str:
+    """What the results are called: "demo", "demo-12-clips", or the folder of one's own videos."""
+    if config.clips:
+        name = re.sub("[^A-Za-z0-9_-]+", "-", paths.absolute(config.clips).rstrip("/").rpartition("/")[2]).strip("-")
+        return f"{name}-videos" if name in ("", "demo") else name
+    usual = config.num_clips == DemoConfig.num_clips
+    return "demo" if usual else f"demo-{config.num_clips}-clips"
+
+
+def names_of(config: DemoConfig) -> tuple[Name, Name]:
+    """Names of the data's and of the run's folders, which depend on the files and on all settings. Writes nothing.
+
+    Raises DmmaError where the videos or the captions are absent.
+    """
+    plain = plain_name(config)
+    chain = Chain(config, plain, plain)
+    given = {job.name: {text.partition("=")[0] for text in settings} for job, settings in chain.steps()}
+    settings = {
+        job.name: fingerprint(
+            {
+                key: value
+                for key, value in config_to_dict(job_config).items()
+                if not (key in given[job.name] and (key.endswith("_uri") or key in _NO_INPUTS))
+            }
+        )
+        for job, job_config in chain.loaded()
+    }
+    steps: dict[str, str] = {key: settings[key] for key in ("render", "clean", "extract") if key in settings}
+    data = name_for(config.work_uri, plain, DATA_FOLDERS, {**_files(config), **steps})
+    later = {key: settings[key] for key in ("train", "generate", "evaluate", "compare")}
+    plain = data.text if config.num_steps is None else f"{data.text}-{config.num_steps}-steps"
+    run = name_for(config.work_uri, plain, RUN_FOLDERS, {"data": fingerprint(dict(data.inputs)), **later})
+    return data, run
+
+
+def _files(config: DemoConfig) -> dict[str, str]:
+    """Fingerprints of which videos there are and which captions, from their names, sizes and times of change."""
     if not config.clips:
-        return "rendered"
-    uri = paths.absolute(config.clips).rstrip("/")
-    stem = re.sub("[^A-Za-z0-9_-]+", "-", uri.rpartition("/")[2])
-    return f"{stem}-{fingerprint(uri)[:6]}"
-
-
-def steps(config: DemoConfig) -> list[Step]:
-    """The jobs of the chain with the settings that differ from their tiny YAML, in order."""
-    name = name_of(config)
-
-    def at(room: str, *rest: str) -> str:
-        return paths.join(config.work_uri, room, name, *rest)
-
-    videos = config.clips or at("videos")
-    chain: list[Step] = []
-    if not config.clips:
-        chain.append((render.JOB, [f"out_uri={videos}", f"scenes.num_clips={config.num_clips}"]))
-    num_steps = [f"recipe.loop.num_steps={config.num_steps}"] if config.num_steps is not None else []
-    mlflow = [] if config.mlflow else ["mlflow=false"]
-    chain += [
-        (clean.JOB, [f"videos_uri={videos}", f"out_uri={at('manifest')}", f"dataset={name}", *_labels(config, videos)]),
-        (extract.JOB, [f"manifest_uri={at('manifest')}", f"out_uri={at('features')}"]),
-        (train.JOB, [f"features_uri={at('features')}", f"comparison_uri={at('runs')}", *num_steps, *mlflow]),
-    ]
-    for arm in ARMS:
-        source = [f"run_uri={at('runs', arm)}", f"features_uri={at('features')}"]
-        chain.append((generate.JOB, [*source, f"out_uri={at('generated', arm)}"]))
-    for arm in ARMS:
-        measured = [f"generated_uri={at('generated', arm)}", f"report_uri={at('reports', f'{arm}.json')}"]
-        chain.append((evaluate.JOB, [*measured, *mlflow]))
-    reports = [f"{arm}_report_uri={at('reports', f'{arm}.json')}" for arm in ARMS]
-    chain.append((compare.JOB, [*reports, f"out_uri={at('comparison')}", f"name={name}", *mlflow]))
-    return chain
-
-
-def _labels(config: DemoConfig, videos: str) -> list[str]:
-    """Captions: as given, or a table in the folder, or one beside it of its name. Few own videos need larger splits."""
-    if not config.clips:
-        return [f"captions_uri={videos}/captions.tsv"]
-    likely = (paths.join(videos, "captions.tsv"), *(f"{videos.rstrip('/')}{suffix}" for suffix in (".tsv", ".csv")))
-    captions = config.captions or next((uri for uri in likely if paths.exists(uri)), "")
-    return [f"captions_uri={captions}", "cleaning.val_fraction=0.15", "cleaning.test_fraction=0.15"]
+        return {}
+    captions = captions_of(config)
+    versions = {
+        uri: list(paths.size_and_version(uri)) for uri in (*find_media(config.clips), *filter(None, [captions]))
+    }
+    told = versions.pop(captions, [])
+    return {"videos": fingerprint(versions), "captions": fingerprint([captions, told])}
 
 
 def plan(config: DemoConfig) -> Sequence[str]:
     """Check the settings of every step and the input of the first; the others' input is made on the way."""
-    _check(config)
-    paths.check_writable(config.work_uri)
-    return [f"{number}. {_command(*step)}" for number, step in enumerate(steps(config), start=1)]
+    return _checked(config, names_of(config))
 
 
 def run(config: DemoConfig) -> None:
     """Run every step on one local Ray, record how long each took, and say where the result lies."""
+    names = names_of(config)
+    _checked(config, names)  # what is wrong with the input is noticed before Ray starts
+    chain = Chain(config, *(name.text for name in names))
+    for note in _notes(names):
+        print(note)
+    for name in names:
+        name.claim(config.work_uri)
     seconds: dict[str, float] = {}
-    commands = [_command(*step) for step in steps(config)]
-    _check(config)
+    commands = chain.commands()
     with connect(min_cpus=len(ARMS)):
-        for number, (job, job_config) in enumerate(_load(config), start=1):
+        for number, (job, job_config) in enumerate(chain.loaded(), start=1):
             print(f"\n[{number}/{len(commands)}] {commands[number - 1]}", flush=True)
             started_s = time.monotonic()
             job.run(job_config)
             seconds[job.name] = seconds.get(job.name, 0.0) + time.monotonic() - started_s
-    name = name_of(config)
-    paths.write_json(paths.join(config.work_uri, SECONDS), {key: round(value, 2) for key, value in seconds.items()})
+    rounded = {key: round(value, 2) for key, value in seconds.items()}
+    paths.write_json(chain.run_at("comparison", "seconds.json"), rounded)
     print(f"\nThe whole chain took {sum(seconds.values()):.0f} s.")
-    print(f"Report:     {paths.join(config.work_uri, 'comparison', name, 'report.html')}")
-    if config.mlflow:
-        print(f"MLflow UI:  dmma ui {paths.join(config.work_uri, 'runs', name)}")
+    print(f"Report: {chain.run_at('comparison', 'report.html')}")
+    print("\n".join(["What you can do next:", *(f"  {line}" for line in next_commands(chain))]))
+    if older := others(config.work_uri, plain_name(config), names):
+        remove = "gcloud storage rm -r" if paths.is_remote(config.work_uri) else "rm -r"
+        found = shlex.join(paths.join(config.work_uri, folder).removeprefix("./") for folder in older)
+        print(f"Results of other inputs are kept. To remove them:\n  {remove} {found}")
 
 
-def _check(config: DemoConfig) -> None:
-    """Check the settings of every step, the input of the first, and the place for the results."""
-    is_own = is_own_json(paths.join(config.work_uri, SECONDS), "clean", "compare")
-    refuse_overwriting(config.work_uri, [SECONDS], is_own)
-    first, first_config = _load(config)[0]
-    first.plan(first_config)
+def _checked(config: DemoConfig, names: tuple[Name, Name]) -> list[str]:
+    """What would be done, after all checks that can be made before."""
+    chain = Chain(config, *(name.text for name in names))
+    paths.check_writable(config.work_uri)
+    (first, first_config), *_ = chain.loaded()
+    numbered = [f"{number}. {command}" for number, command in enumerate(chain.commands(), start=1)]
+    return [*_notes(names), *first.plan(first_config), *numbered]
 
 
-def _load(config: DemoConfig) -> list[tuple[Job[Any], Any]]:
-    """Every step's job with its configuration. Raises ConfigError for a setting that one of them cannot use."""
-    return [(job, load_config(job.config, config_path(job.name, "tiny"), settings)) for job, settings in steps(config)]
+def next_commands(chain: Chain) -> list[str]:
+    """Commands that work after a demo, for its own results."""
+    clips = read_manifest(chain.data_at("manifest")).clips
+    clip = next((clip for clip in clips if clip.split == "test"), clips[0])
+    prompt = ["--prompt", clip.caption] if clip.caption else []
+    sound = [_dmma(), "generate", clip.source_uri, "--run", chain.run_at("runs", ARMS[-1]), *prompt]
+    video = f"# or any video of {clip.duration_s:g} s or more"
+    trained = RunFolder(chain.run_at("runs", ARMS[-1])).checkpoint().step
+    longer = config_to_dict(replace(chain.config, num_steps=2 * trained))
+    changed = [f"{key}={value}" for key, value in longer.items() if value != config_to_dict(DemoConfig())[key]]
+    lines = [
+        f"{shlex.join(sound)}    {video}",
+        f"{chain.commands()[-1]} num_examples=8    # the report with more clips to listen to",
+        f"{shlex.join([_dmma(), 'demo', *changed])}    # train longer",
+    ]
+    if chain.config.mlflow:
+        lines.append(f"{shlex.join([_dmma(), 'ui', chain.run_at('runs')])}    # all metrics in MLflow")
+    return lines
 
 
-def _command(job: Job[Any], settings: Sequence[str]) -> str:
-    """What a person would type for this step."""
-    return shlex.join(["dmma", job.name, "--config", "tiny", *settings])
+def _notes(names: tuple[Name, Name]) -> list[str]:
+    return [name.note for name in names if name.note]
+
+
+def _dmma() -> str:
+    """The command as it can be typed here, whether or not the virtual environment is active."""
+    return "dmma" if shutil.which("dmma") else os.path.relpath(os.path.join(os.path.dirname(sys.executable), "dmma"))
 
 
 JOB = Job(

@@ -17,6 +17,7 @@ from dmma_core.storage import paths
 from dmma_core.storage.run_folder import Checkpoint, RunFolder
 from dmma_core.tensors import Array
 from ray_jobs.common.job import Job
+from ray_jobs.common.reporting import DESCRIPTION
 
 _log = logging.getLogger(__name__)
 Rows = Iterable[tuple[Clip, Mapping[str, Array]]]
@@ -99,12 +100,19 @@ def _inputs(config: GenerateConfig, maker: SoundMaker) -> tuple[list[Clip], Rows
 
 
 def _folder(config: GenerateConfig, maker: SoundMaker, source: Mapping[str, Any]) -> GenerationFolder:
-    """At `out_uri`, or generated/<run>@<step>; a video's below that, one for each prompt, start and seed."""
+    """At `out_uri`, or at the default place; a video's below that, one for each prompt, start and seed."""
     made_with = generation_plan(maker, config.sampling, config.weights, **source)
-    uri = config.out_uri or paths.join("generated", f"{RunFolder(config.run_uri).name}@{maker.checkpoint.step}")
+    uri = config.out_uri or _default_uri(RunFolder(paths.absolute(config.run_uri)), maker.checkpoint.step)
     if config.video and not config.out_uri:
         uri = paths.join(uri, f"{posixpath.basename(config.video)}-{fingerprint(made_with)[:8]}")
     return GenerationFolder(uri, made_with, audio_suffix=f".{config.audio_format}", with_video=config.with_video)
+
+
+def _default_uri(run: RunFolder, step: int) -> str:
+    """generated/<comparison>/<arm>@<step>, or generated/<run>@<step> of a run that is no arm of a comparison."""
+    above = RunFolder(run.uri.rpartition("/")[0])
+    comparison = [above.name] if paths.exists(paths.join(above.uri, DESCRIPTION)) else []
+    return paths.join("generated", *comparison, f"{run.name}@{step}")
 
 
 JOB = Job(

@@ -1,24 +1,80 @@
-"""What the demo would run; that it runs is the chain benchmark's business."""
+"""The demo: which steps it would run, how its folders are called, and a small one that runs, also after a change."""
 
+import importlib
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from dmma_core.config_loading import load_config
-from dmma_core.job_configs import DemoConfig
+from dmma_core.data.labels import split_by_hash
+from dmma_core.data.manifest import read_manifest
+from dmma_core.data.scenes.world import plan_scene
+from dmma_core.job_configs import DemoConfig, RenderConfig
+from dmma_core.storage import paths
+from dmma_core.storage.run_folder import RunFolder
+from helpers.clips import write_clip
+from ray_jobs.common.cli import JOBS, module_name
+from ray_jobs.common.demo_names import DATA_FOLDERS, RUN_FOLDERS
 from ray_jobs.common.job import config_path
-from ray_jobs.demo import JOB, name_of, steps
+from ray_jobs.demo import ARMS, JOB, Chain, names_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_step_is_a_job_with_settings_that_it_knows(tmp_path: Path) -> None:
-    for clips in ("", str(tmp_path)):
-        config = DemoConfig(clips=clips, num_steps=5, work_uri=str(tmp_path / "work"))
-        names = [job.name for job, _ in steps(config)]
-        assert names == ([] if clips else ["render"]) + [
+def chain_of(config: DemoConfig) -> Chain:
+    return Chain(config, *(name.text for name in names_of(config)))
+
+
+def claim(config: DemoConfig) -> tuple[str, str]:
+    """As a run of the demo begins."""
+    data, run = names_of(config)
+    for name in (data, run):
+        name.claim(config.work_uri)
+    return data.text, run.text
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A folder of files that are called videos."""
+    folder = tmp_path / "my clips"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def test_every_step_is_a_job_with_settings_that_it_knows(videos: Path, tmp_path: Path) -> None:
+    for clips in ("", str(videos)):
+        chain = chain_of(DemoConfig(clips=clips, num_steps=5, work_uri=str(tmp_path / "work")))
+        assert [job.name for job, _ in chain.loaded()] == ([] if clips else ["render"]) + [
             "clean", "extract", "train", "generate", "generate", "evaluate", "evaluate", "compare",
         ]  # fmt: skip
-        for job, settings in steps(config):
-            load_config(job.config, config_path(job.name, "tiny"), settings)
+
+
+def test_the_plain_demo_is_the_tiny_configurations_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that every page may name its folders, and any of its steps can be run alone."""
+    monkeypatch.chdir(tmp_path)
+    for job, config in chain_of(DemoConfig()).loaded():
+        if job.name not in ("generate", "evaluate") or "baseline" not in str(config):  # theirs are of the depth arm
+            assert config == load_config(job.config, config_path(job.name, "tiny")), job.name
+
+
+def test_pages_and_examples_name_what_the_plain_demo_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = {value.partition("=")[2] for _, settings in chain_of(DemoConfig()).steps() for value in settings}
+    config = load_config(RenderConfig, config_path("render", "tiny"))
+    made.add(f"data/demo/{plan_scene(config.scenes, 0).clip_id}.mp4")
+    pages = [
+        (ROOT / page).read_text() for page in ("README.md", "infra/local_cluster.sh", "docs/published-networks.md")
+    ]
+    examples = [getattr(importlib.import_module(module_name(name)), "JOB", JOB).example for name in JOBS]
+    folders = "|".join((*DATA_FOLDERS, *RUN_FOLDERS))
+    named = set(re.findall(rf"\b(?:{folders})/demo\b[\w/.-]*", "\n".join([*pages, *examples])))
+    assert len(named) >= 8
+    assert named <= made
 
 
 @pytest.mark.parametrize(
@@ -31,33 +87,80 @@ def test_every_step_is_a_job_with_settings_that_it_knows(tmp_path: Path) -> None
         (["num_steps=0"], "recipe.loop.num_steps is 0"),
     ],
 )
-def test_a_dry_run_sees_what_the_first_step_would_stumble_over(
-    settings: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_wrong_input_is_noticed_before_ray_starts(
+    settings: list[str],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("ray_jobs.demo.connect", lambda **_: pytest.fail("Ray was started"))
     videos = str(tmp_path / "videos")
     (tmp_path / "videos" / "some").mkdir(parents=True)
     (tmp_path / "videos" / "some" / "clip.mp4").touch()
     (tmp_path / "videos" / "none").mkdir()
-    argv = ["--dry-run", f"work_uri={tmp_path}/work", *(setting.format(videos) for setting in settings)]
-    assert JOB.main(argv) != 0
-    assert sentence.format(videos) in capsys.readouterr().err
-    assert not (tmp_path / "work").exists()
+    argv = [f"work_uri={tmp_path}/work", *(setting.format(videos) for setting in settings)]
+    for dry_run in (["--dry-run"], []):
+        assert JOB.main([*dry_run, *argv]) != 0
+        assert sentence.format(videos) in capsys.readouterr().err
+        assert not (tmp_path / "work").exists()
 
 
 def test_the_choice_of_mlflow_reaches_training_and_comparison(tmp_path: Path) -> None:
     for mlflow in (True, False):
-        chain = steps(DemoConfig(work_uri=str(tmp_path), mlflow=mlflow))
-        chosen = {job.name: load_config(job.config, config_path(job.name, "tiny"), given) for job, given in chain}
+        chain = chain_of(DemoConfig(work_uri=str(tmp_path), mlflow=mlflow))
+        chosen = {job.name: config for job, config in chain.loaded()}
         assert {chosen[name].mlflow for name in ("train", "evaluate", "compare")} == {mlflow}
 
 
-def test_each_folder_of_videos_has_results_of_its_own(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name / "my clips").mkdir(parents=True)
-    first, second = (name_of(DemoConfig(clips=str(tmp_path / name / "my clips"))) for name in ("a", "b"))
-    assert first.startswith("my-clips-")
-    assert first != second
-    assert first == name_of(DemoConfig(clips=str(tmp_path / "a" / "my clips") + "/"))
+def test_each_folder_of_videos_has_a_name_of_its_own(tmp_path: Path) -> None:
+    work = str(tmp_path / "work")
+    for name in ("a/my clips", "b/my clips", "demo"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x.mp4").touch()
+    first, second = (DemoConfig(clips=f"{tmp_path}/{name}/my clips", work_uri=work) for name in ("a", "b"))
+    assert claim(first) == ("my-clips", "my-clips")
+    other = claim(second)
+    assert other[0].startswith("my-clips-") and other[1] == other[0]
+    assert claim(first) == ("my-clips", "my-clips")
+    assert claim(DemoConfig(clips=f"{tmp_path}/a/my clips/", work_uri=work)) == ("my-clips", "my-clips")
+    assert claim(DemoConfig(clips=f"{tmp_path}/demo", work_uri=work))[0] == "demo-videos"
+    assert claim(DemoConfig(work_uri=work)) == ("demo", "demo")
+    assert claim(DemoConfig(num_clips=12, work_uri=work)) == ("demo-12-clips", "demo-12-clips")
+    assert claim(DemoConfig(num_clips=12, num_steps=4, work_uri=work)) == ("demo-12-clips", "demo-12-clips-4-steps")
+
+
+def test_what_changed_gets_another_name_and_what_is_still_valid_keeps_its_own(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = DemoConfig(clips=str(videos), work_uri=str(tmp_path / "work"))
+    plain = claim(config)
+    more_steps = DemoConfig(clips=str(videos), work_uri=config.work_uri, num_steps=700, mlflow=False)
+    assert claim(more_steps) == (plain[0], f"{plain[0]}-700-steps")
+    seen = {plain}
+    for change in (
+        lambda: (videos / "c.mp4").write_bytes(b"c"),
+        lambda: (videos / "captions.csv").write_text("id,label\na,dog\n"),
+        lambda: (videos / "captions.csv").write_text("id,label\na,a cat\n"),
+        lambda: (videos / "b.mp4").write_bytes(b"another b"),
+    ):
+        change()
+        names = claim(config)
+        assert names not in seen and names[0] == names[1]
+        assert claim(config) == names
+        seen.add(names)
+    assert JOB.main(["--dry-run", f"clips={videos}", f"work_uri={config.work_uri}"]) == 0
+    printed = capsys.readouterr().out
+    changed = "was made from other inputs (captions, videos); the new folders are called"
+    assert f"manifest/{plain[0]} {changed} {names[0]}." in printed
+    assert "Of each file the first 4 s are used" in printed
+
+
+def test_folders_made_by_hand_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "features" / "demo").mkdir(parents=True)
+    data, run = claim(DemoConfig(work_uri=str(tmp_path)))
+    assert data.startswith("demo-") and run == data
+    assert "that no demo has made" in names_of(DemoConfig(work_uri=str(tmp_path)))[0].note
 
 
 def test_captions_are_found_in_the_folder_or_beside_it(tmp_path: Path) -> None:
@@ -65,7 +168,7 @@ def test_captions_are_found_in_the_folder_or_beside_it(tmp_path: Path) -> None:
     videos.mkdir()
 
     def captions() -> str:
-        (_, settings), *_ = steps(DemoConfig(clips=str(videos)))
+        (_, settings), *_ = Chain(DemoConfig(clips=str(videos)), "x", "x").steps()
         return next(text for text in settings if text.startswith("captions_uri="))
 
     assert captions() == "captions_uri="
@@ -75,19 +178,34 @@ def test_captions_are_found_in_the_folder_or_beside_it(tmp_path: Path) -> None:
     assert captions() == f"captions_uri={videos}/captions.tsv"
 
 
-def test_nothing_is_started_for_what_the_first_step_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_demo_on_own_videos_runs_and_runs_again_after_a_change(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")  # whoever connects to Ray gets another sentence
-    (tmp_path / "none").mkdir()
-    (tmp_path / "seconds").mkdir()
-    (tmp_path / "seconds" / "seconds.json").write_text('{"clean": "teeth"}')
-    for settings, sentence in (
-        ([f"{tmp_path}/absent"], "There is no folder"),
-        ([f"{tmp_path}/none"], "holds 0 files"),
-        ([f"work_uri={tmp_path}/seconds"], "written over: seconds.json"),
-    ):
-        for more in ([], ["--dry-run"]):
-            assert JOB.main([f"work_uri={tmp_path}/work", *settings, *more]) == 1
-            assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "work").exists()
+    """Also that the command it prints for a sound works, and that nothing of the first results is touched."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"IMG_{index:04d}" for index in range(100)]
+    by_split = {
+        split: [name for name in names if split_by_hash(name, 0.15, 0.15) == split] for split in ("test", "train")
+    }
+    for index, name in enumerate([*by_split["test"][:3], *by_split["train"][:4]]):
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        write_clip(tmp_path / "clips" / f"{name}.mp4", index, 4.2)
+    assert JOB.main(["clips", "num_steps=2", "mlflow=false"]) == 0
+    printed = capfd.readouterr().out
+    assert "7 of 7 clips have no caption" in printed
+    command = shlex.split(next(line for line in printed.splitlines() if " generate /" in line), comments=True)
+    done = subprocess.run([*command, "sampling.num_steps=1"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "generated" / "clips-2-steps" / "depth@2").rglob("*.flac"))) == 1
+    first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/clips*/**/*") if path.is_file()}
+
+    write_clip(tmp_path / "clips" / "one_more.mp4", 7, 4.2)
+    (tmp_path / "clips" / "captions.tsv").write_text("id\tlabel\none_more\ta dog barking\n")
+    assert JOB.main(["clips", "num_steps=3", "mlflow=false"]) == 0
+    data, run = (name.text for name in names_of(DemoConfig(clips="clips", num_steps=3)))
+    assert data.startswith("clips-") and run == f"{data}-3-steps"
+    assert [clip.caption for clip in read_manifest(f"manifest/{data}").clips if clip.has_text] == ["a dog barking"]
+    assert all(RunFolder(f"runs/{run}/{arm}").checkpoint().step == 3 for arm in ARMS)
+    assert paths.exists(f"comparison/{run}/report.html")
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert "rm -r manifest/clips features/clips runs/clips-2-steps" in capfd.readouterr().out

@@ -1,5 +1,6 @@
 """The job generate for a single video, by its command line, with a network of random weights."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,18 @@ def test_one_video_from_its_middle_and_every_prompt_beside_the_others(run_uri: s
         for uri, start_s in ((video, 0.5), (str(bell / "moving.mp4"), 0.0))
     )
     assert np.array_equal(source, muxed)
+
+
+def test_arms_of_one_name_in_two_comparisons_have_places_of_their_own(run_uri: str, video: str, tmp_path: Path) -> None:
+    for comparison in ("first", "second"):
+        arm = tmp_path / "runs" / comparison / "depth"
+        shutil.copytree(run_uri, arm)
+        paths.write_json(str(arm.parent / "comparison.json"), {})
+        assert generate.JOB.main([video, "--run", f"runs/{comparison}/depth", "sampling.num_steps=1"]) == 0
+    assert [path.parts[1:3] for path in sorted(Path("generated").rglob("*.flac"))] == [
+        ("first", "depth@3"),
+        ("second", "depth@3"),
+    ]
 
 
 def test_a_run_on_encoders_of_ones_own_is_generated_with_them(

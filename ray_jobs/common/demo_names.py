@@ -1,0 +1,58 @@
+"""Names of the folders of a demo. One name stands for one set of inputs: other inputs never meet older results.
+
+A folder has the plain name of the demo, or, where that name is taken by other inputs, one with their fingerprint behind
+it. The file demo.json in manifest/<name> and runs/<name> records the inputs, as a fingerprint of each.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dmma_core.provenance import fingerprint
+from dmma_core.storage import paths
+
+RECORD = "demo.json"
+DATA_FOLDERS = ("manifest", "features", "data")  # the first holds the record
+RUN_FOLDERS = ("runs", "generated", "reports", "comparison")
+
+
+@dataclass(frozen=True)
+class Name:
+    """`text` names folders of `folders` for the inputs `inputs`; `note` says why it is not the plain name."""
+
+    text: str
+    folders: tuple[str, ...]
+    inputs: Mapping[str, str]
+    note: str = ""
+
+    def claim(self, work_uri: str) -> None:
+        """Record the inputs. Do it before anything is written there."""
+        paths.write_json(paths.join(work_uri, self.folders[0], self.text, RECORD), dict(self.inputs))
+
+
+def name_for(work_uri: str, plain: str, folders: tuple[str, ...], inputs: Mapping[str, str]) -> Name:
+    """The plain name if it is free or these inputs' own, else the one with their fingerprint. Writes nothing."""
+    if not any(paths.exists(paths.join(work_uri, folder, plain)) for folder in folders):
+        return Name(plain, folders, inputs)
+    name = f"{plain}-{fingerprint(dict(inputs))[:6]}"
+    record = paths.join(work_uri, folders[0], plain, RECORD)
+    if not paths.exists(record):
+        note = f"There are folders called {plain} that no demo has made; the demo's own are called {name}."
+        return Name(name, folders, inputs, note)
+    found = paths.read_json(record)
+    if changed := sorted(key for key in {*found, *inputs} if found.get(key) != inputs.get(key)):
+        made = f"{folders[0]}/{plain} was made from other inputs ({', '.join(changed)})"
+        return Name(name, folders, inputs, f"{made}; the new folders are called {name}.")
+    return Name(plain, folders, inputs)
+
+
+def others(work_uri: str, plain: str, current: tuple[Name, ...]) -> list[str]:
+    """Folders below `work_uri` of other inputs of the demo called `plain`, relative to it."""
+    pattern = re.compile(re.escape(plain) + "(-[0-9]+-steps|-[0-9a-f]{6})*")
+    in_use = {(folder, name.text) for name in current for folder in name.folders}
+    return [
+        f"{folder}/{found}"
+        for folder in (*DATA_FOLDERS, *RUN_FOLDERS)
+        for found in paths.list_folders(paths.join(work_uri, folder))
+        if pattern.fullmatch(found) and (folder, found) not in in_use
+    ]
