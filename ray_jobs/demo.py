@@ -22,7 +22,7 @@ from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from ray_jobs import clean, compare, evaluate, extract, generate, render, train
-from ray_jobs.common.demo_names import DATA_FOLDERS, RUN_FOLDERS, Name, name_for, others
+from ray_jobs.common.demo_names import DATA_FOLDERS, RENDERED_FOLDERS, RUN_FOLDERS, Name, name_for, others
 from ray_jobs.common.job import Job, config_path
 from ray_jobs.common.runtime import connect
 
@@ -121,7 +121,8 @@ def names_of(config: DemoConfig) -> tuple[Name, Name]:
         for job, job_config in chain.loaded()
     }
     steps: dict[str, str] = {key: settings[key] for key in ("render", "clean", "extract") if key in settings}
-    data = name_for(config.work_uri, plain, DATA_FOLDERS, {**_files(config), **steps})
+    folders = DATA_FOLDERS if config.clips else RENDERED_FOLDERS
+    data = name_for(config.work_uri, plain, folders, {**_files(config), **steps})
     later = {key: settings[key] for key in ("train", "generate", "evaluate", "compare")}
     plain = data.text if config.num_steps is None else f"{data.text}-{config.num_steps}-steps"
     run = name_for(config.work_uri, plain, RUN_FOLDERS, {"data": fingerprint(dict(data.inputs)), **later})
@@ -133,11 +134,9 @@ def _files(config: DemoConfig) -> dict[str, str]:
     if not config.clips:
         return {}
     captions = captions_of(config)
-    versions = {
-        uri: list(paths.size_and_version(uri)) for uri in (*find_media(config.clips), *filter(None, [captions]))
-    }
-    told = versions.pop(captions, [])
-    return {"videos": fingerprint(versions), "captions": fingerprint([captions, told])}
+    videos = {uri: list(paths.size_and_version(uri)) for uri in find_media(config.clips)}
+    table = [paths.absolute(captions), *paths.size_and_version(captions)] if captions else []
+    return {"videos": fingerprint(videos), "captions": fingerprint(table)}
 
 
 def plan(config: DemoConfig) -> Sequence[str]:

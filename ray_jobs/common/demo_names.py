@@ -12,7 +12,8 @@ from dmma_core.provenance import fingerprint
 from dmma_core.storage import paths
 
 RECORD = "demo.json"
-DATA_FOLDERS = ("manifest", "features", "data")  # the first holds the record
+DATA_FOLDERS = ("manifest", "features")  # the first holds the record
+RENDERED_FOLDERS = (*DATA_FOLDERS, "data")  # one's own videos may lie in data; no demo writes there then
 RUN_FOLDERS = ("runs", "generated", "reports", "comparison")
 
 
@@ -47,12 +48,14 @@ def name_for(work_uri: str, plain: str, folders: tuple[str, ...], inputs: Mappin
 
 
 def others(work_uri: str, plain: str, current: tuple[Name, ...]) -> list[str]:
-    """Folders below `work_uri` of other inputs of the demo called `plain`, relative to it."""
+    """Folders that a demo called `plain` has made of other inputs, relative to `work_uri`. Only recorded ones count."""
     pattern = re.compile(re.escape(plain) + "(-[0-9]+-steps|-[0-9a-f]{6})*")
-    in_use = {(folder, name.text) for name in current for folder in name.folders}
     return [
         f"{folder}/{found}"
-        for folder in (*DATA_FOLDERS, *RUN_FOLDERS)
-        for found in paths.list_folders(paths.join(work_uri, folder))
-        if pattern.fullmatch(found) and (folder, found) not in in_use
+        for name in current
+        for found in paths.list_folders(paths.join(work_uri, name.folders[0]))
+        if pattern.fullmatch(found) and found != name.text
+        if paths.exists(paths.join(work_uri, name.folders[0], found, RECORD))
+        for folder in name.folders
+        if paths.exists(paths.join(work_uri, folder, found))
     ]

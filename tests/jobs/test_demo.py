@@ -17,7 +17,7 @@ from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from helpers.clips import write_clip
 from ray_jobs.common.cli import JOBS, module_name
-from ray_jobs.common.demo_names import DATA_FOLDERS, RUN_FOLDERS
+from ray_jobs.common.demo_names import RENDERED_FOLDERS, RUN_FOLDERS, others
 from ray_jobs.common.job import config_path
 from ray_jobs.demo import ARMS, JOB, Chain, names_of
 
@@ -71,7 +71,7 @@ def test_pages_and_examples_name_what_the_plain_demo_makes(tmp_path: Path, monke
         (ROOT / page).read_text() for page in ("README.md", "infra/local_cluster.sh", "docs/published-networks.md")
     ]
     examples = [getattr(importlib.import_module(module_name(name)), "JOB", JOB).example for name in JOBS]
-    folders = "|".join((*DATA_FOLDERS, *RUN_FOLDERS))
+    folders = "|".join((*RENDERED_FOLDERS, *RUN_FOLDERS))
     named = set(re.findall(rf"\b(?:{folders})/demo\b[\w/.-]*", "\n".join([*pages, *examples])))
     assert len(named) >= 8
     assert named <= made
@@ -161,6 +161,24 @@ def test_folders_made_by_hand_are_left_alone(tmp_path: Path) -> None:
     data, run = claim(DemoConfig(work_uri=str(tmp_path)))
     assert data.startswith("demo-") and run == data
     assert "that no demo has made" in names_of(DemoConfig(work_uri=str(tmp_path)))[0].note
+
+
+def test_own_videos_below_the_work_folder_are_never_among_what_may_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "demo"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "a.mp4").touch()
+    mine = DemoConfig(clips="data/mine")
+    assert claim(mine) == ("mine", "mine")
+    assert claim(DemoConfig(clips=f"{tmp_path}/data/mine/")) == ("mine", "mine")
+    (tmp_path / "data" / "mine" / "b.mp4").touch()
+    claim(mine)
+    assert others(".", "mine", names_of(mine)) == ["manifest/mine", "runs/mine"]
+    rendered = DemoConfig()
+    assert claim(rendered)[0].startswith("demo-")
+    assert others(".", "demo", names_of(rendered)) == []
 
 
 def test_captions_are_found_in_the_folder_or_beside_it(tmp_path: Path) -> None:
