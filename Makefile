@@ -13,7 +13,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 SHOWN := sed -unE -e 's/^ +Downloading (.*)/           \1/p' -e 's/^Installing collected packages.*/           installing .../p'
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench pictures clean
 
 help:
 	@echo "make setup              .venv with the locked dependencies (TORCH=cuda for the CUDA build)"
@@ -22,6 +22,7 @@ help:
 	@echo "make check              lint, types, import rules, dependencies, every shipped YAML"
 	@echo "make test               make check, then all other tests"
 	@echo "make bench              the figures of docs/performance.md"
+	@echo "make pictures           the pictures of README and docs, from a demo of this version (needs Chromium)"
 
 setup: .venv/ready-$(TORCH)
 
@@ -51,7 +52,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry dmma_core ray_jobs
-	$(BIN)/deptry tests benchmarks --exclude .venv --ignore DEP002,DEP004
+	$(BIN)/deptry tests benchmarks docs --exclude .venv --ignore DEP002,DEP004
 	$(BIN)/pytest -q tests/contracts
 
 test: check
@@ -60,6 +61,10 @@ test: check
 bench: setup
 	$(BIN)/python -m benchmarks.chain
 	$(BIN)/python -m benchmarks.networks
+
+pictures: demo
+	$(BIN)/python -m docs.pictures.packages
+	$(BIN)/python -m docs.pictures.screenshots comparison/demo/report.html runs/demo
 
 clean:
 	rm -rf .venv

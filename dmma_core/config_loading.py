@@ -1,4 +1,4 @@
-"""Configurations are loaded here: dataclass defaults < YAML file < `key=value`; frozen dataclasses everywhere else.
+"""Loads configurations: defaults < YAML file < `key=value`, into frozen dataclasses.
 
 The only module that imports OmegaConf, which merges and checks values by the types of the dataclasses. A text is never
 more than a text: nothing is interpolated, no resolver runs, and the environment is not read.

@@ -1,4 +1,4 @@
-"""The training recipe: every setting, apart from data, network and initial weights, that decides what training gives.
+"""The training recipe: every training setting, apart from data, network and initial weights.
 
 It travels whole: in the configuration of `dmma train`, in every checkpoint, and in what is generated and reported.
 """

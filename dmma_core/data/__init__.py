@@ -1,0 +1,1 @@
+"""Manifests, feature sets, batches, and rendered clips."""

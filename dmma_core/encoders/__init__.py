@@ -1,0 +1,1 @@
+"""Networks that turn frames, text and sound into features."""

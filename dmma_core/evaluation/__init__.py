@@ -1,0 +1,1 @@
+"""Measures sounds, and compares the reports of two arms."""

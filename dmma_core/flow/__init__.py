@@ -1,0 +1,1 @@
+"""Flow matching: path, loss, solvers and guidance, for any velocity function."""

@@ -1,0 +1,1 @@
+"""Turns a checkpoint and features into sounds and files."""

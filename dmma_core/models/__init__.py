@@ -1,0 +1,1 @@
+"""The flow network and the audio codecs."""

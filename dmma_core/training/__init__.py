@@ -1,0 +1,1 @@
+"""Trains one arm: steps, averages, validation, checkpoints."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from dmma_core.storage import paths
-from ray_jobs.common.reporting import local_mlflow_folder, tracking_uri_for
+from ray_jobs.common.tracking_server import local_mlflow_folder, tracking_uri_for
 from ray_jobs.tools.ui import comparison_url, mlflow_server
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
