@@ -225,8 +225,8 @@ def changes_between(before: Mapping[str, Any], now: Mapping[str, Any], prefix: s
     changes: Changes = {}
     for key in sorted({*before, *now}):
         name, old, new = f"{prefix}.{key}".lstrip("."), _as_json(before.get(key)), _as_json(now.get(key))
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            changes |= changes_between(old, new, name)
+        if isinstance(old, Mapping | None) and isinstance(new, Mapping | None) and old != new:
+            changes |= changes_between(old or {}, new or {}, name)
         elif old != new:
             changes[name] = (old, new)
     return changes
