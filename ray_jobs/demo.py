@@ -115,7 +115,7 @@ def names_of(config: DemoConfig) -> tuple[Name, Name]:
             {
                 key: value
                 for key, value in config_to_dict(job_config).items()
-                if not (key in given[job.name] and (key.endswith("_uri") or key in _NO_INPUTS))
+                if key not in _NO_INPUTS and not (key in given[job.name] and key.endswith("_uri"))
             }
         )
         for job, job_config in chain.loaded()

@@ -1,9 +1,12 @@
 """The demo: which steps it would run, how its folders are called, and a small one that runs, also after a change."""
 
 import importlib
+import io
 import re
 import shlex
-import subprocess
+import shutil
+from contextlib import chdir, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from dmma_core.job_configs import DemoConfig, RenderConfig
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import RunFolder
 from helpers.clips import write_clip
+from ray_jobs.common import cli
 from ray_jobs.common.cli import JOBS, module_name
 from ray_jobs.common.demo_names import RENDERED_FOLDERS, RUN_FOLDERS, others
 from ray_jobs.common.job import config_path
@@ -137,6 +141,7 @@ def test_what_changed_gets_another_name_and_what_is_still_valid_keeps_its_own(
     plain = claim(config)
     more_steps = DemoConfig(clips=str(videos), work_uri=config.work_uri, num_steps=700, mlflow=False)
     assert claim(more_steps) == (plain[0], f"{plain[0]}-700-steps")
+    assert claim(replace(more_steps, mlflow=True)) == claim(more_steps)
     seen = {plain}
     for change in (
         lambda: (videos / "c.mp4").write_bytes(b"c"),
@@ -196,29 +201,41 @@ def test_captions_are_found_in_the_folder_or_beside_it(tmp_path: Path) -> None:
     assert captions() == f"captions_uri={videos}/captions.tsv"
 
 
-def test_a_demo_on_own_videos_runs_and_runs_again_after_a_change(
-    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Also that the command it prints for a sound works, and that nothing of the first results is touched."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The work folder of a small demo on own videos, in `clips` there, and what it printed."""
+    work = tmp_path_factory.mktemp("work")
     names = [f"IMG_{index:04d}" for index in range(100)]
-    by_split = {
-        split: [name for name in names if split_by_hash(name, 0.15, 0.15) == split] for split in ("test", "train")
-    }
+    by_split = {split: [n for n in names if split_by_hash(n, 0.15, 0.15) == split] for split in ("test", "train")}
+    (work / "clips").mkdir()
     for index, name in enumerate([*by_split["test"][:3], *by_split["train"][:4]]):
-        (tmp_path / "clips").mkdir(exist_ok=True)
-        write_clip(tmp_path / "clips" / f"{name}.mp4", index, 4.2)
-    assert JOB.main(["clips", "num_steps=2", "mlflow=false"]) == 0
-    printed = capfd.readouterr().out
-    assert "7 of 7 clips have no caption" in printed
-    command = shlex.split(next(line for line in printed.splitlines() if " generate /" in line), comments=True)
-    done = subprocess.run([*command, "sampling.num_steps=1"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "generated" / "clips-2-steps" / "depth@2").rglob("*.flac"))) == 1
-    first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/clips*/**/*") if path.is_file()}
+        write_clip(work / "clips" / f"{name}.mp4", index, 4.2)
+    printed = io.StringIO()
+    with chdir(work), redirect_stdout(printed):
+        assert JOB.main(["clips", "num_steps=2", "mlflow=false"]) == 0
+    return work, printed.getvalue()
 
-    write_clip(tmp_path / "clips" / "one_more.mp4", 7, 4.2)
-    (tmp_path / "clips" / "captions.tsv").write_text("id\tlabel\none_more\ta dog barking\n")
+
+def test_the_printed_command_makes_a_sound(finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    work, printed = finished
+    monkeypatch.chdir(work)
+    assert "7 of 7 clips have no caption" in printed
+    program, *words = shlex.split(next(line for line in printed.splitlines() if " generate /" in line), comments=True)
+    assert shutil.which(program)
+    assert cli.main([*words, "sampling.num_steps=1"]) == 0
+    assert len(list((work / "generated" / "clips-2-steps" / "depth@2").rglob("*.flac"))) == 1
+
+
+def test_a_demo_runs_again_after_its_input_has_changed(
+    finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One video more, a table of captions and other steps; nothing of the first results is touched."""
+    work, _ = finished
+    monkeypatch.chdir(work)
+    first = {path: path.stat().st_mtime_ns for path in work.glob("*/clips*/**/*") if path.is_file()}
+    assert len(first) > 20
+    write_clip(work / "clips" / "one_more.mp4", 7, 4.2)
+    (work / "clips" / "captions.tsv").write_text("id\tlabel\none_more\ta dog barking\n")
     assert JOB.main(["clips", "num_steps=3", "mlflow=false"]) == 0
     data, run = (name.text for name in names_of(DemoConfig(clips="clips", num_steps=3)))
     assert data.startswith("clips-") and run == f"{data}-3-steps"
@@ -226,4 +243,4 @@ def test_a_demo_on_own_videos_runs_and_runs_again_after_a_change(
     assert all(RunFolder(f"runs/{run}/{arm}").checkpoint().step == 3 for arm in ARMS)
     assert paths.exists(f"comparison/{run}/report.html")
     assert {path: path.stat().st_mtime_ns for path in first} == first
-    assert "rm -r manifest/clips features/clips runs/clips-2-steps" in capfd.readouterr().out
+    assert "rm -r manifest/clips features/clips runs/clips-2-steps" in capsys.readouterr().out
