@@ -49,10 +49,9 @@ def paired_interval(
 ) -> ConfidenceInterval:
     """`second` minus `first` on all clips, with the percentile interval of the difference over resampled clips.
 
-    Resamples on which a statistic is undefined (NaN) are ignored. Raises ValueError for fewer than two clips.
+    Resamples on which a statistic is undefined (NaN) are ignored. One clip resamples to itself: its interval has no width
+    and no meaning.
     """
-    if num_clips < 2:
-        raise ValueError(f"A bootstrap needs at least two clips, got {num_clips}.")
     every_clip_once = np.ones((1, num_clips), np.int64)
     difference = float((second(every_clip_once) - first(every_clip_once))[0])
     chunks = [second(counts) - first(counts) for counts in resample_counts(num_clips, num_resamples, seed)]

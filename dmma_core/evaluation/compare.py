@@ -109,13 +109,9 @@ def require_comparable(first: Report, second: Report) -> None:
 def compare(first: Report, second: Report, num_resamples: int = 10_000, seed: int = 0) -> Comparison:
     """Difference second - first of every metric with its paired bootstrap interval over clips.
 
-    Raises ComparisonError where the reports must not be compared or hold fewer than two clips.
+    Raises ComparisonError where the reports must not be compared.
     """
     require_comparable(first, second)
-    if len(first.clip_ids) < 2:
-        raise ComparisonError(
-            f"{first.uri} holds {len(first.clip_ids)} clip.", remedy="Compare at least two clips; hundreds tell more."
-        )
     rows: list[Row] = []
     unavailable: dict[str, str] = {}
     set_first, missing = set_statistics(first.set_arrays())
@@ -129,7 +125,7 @@ def compare(first: Report, second: Report, num_resamples: int = 10_000, seed: in
         else:
             statistics, num_clips = (set_first[spec.name], set_second[spec.name]), len(first.clip_ids)
         if statistics is None:
-            unavailable[spec.name] = "fewer than two clips have it in both reports"
+            unavailable[spec.name] = "no clip has it in both reports"
             continue
         interval = paired_interval(*statistics, num_clips, num_resamples, seed)
         rows.append(_row(spec, first, second, interval, num_clips))
@@ -141,7 +137,7 @@ def compare(first: Report, second: Report, num_resamples: int = 10_000, seed: in
 def _clip_statistics(first: Report, second: Report, name: str) -> tuple[tuple[Statistic, Statistic] | None, int]:
     values = np.stack([first.values(name), second.values(name)])
     values = values[:, np.isfinite(values).all(axis=0)]
-    if values.shape[1] < 2:
+    if not values.shape[1]:
         return None, values.shape[1]
     return (mean_of(values[0]), mean_of(values[1])), values.shape[1]
 

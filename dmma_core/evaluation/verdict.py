@@ -15,7 +15,8 @@ def overall_verdict(comparison: Comparison) -> str:
         return "No metric could be computed; see the reasons below."
     num_clips = len(comparison.first.clip_ids)
     if num_clips < MIN_CLIPS:
-        return f"Nothing can be concluded from {num_clips} clips; {MIN_CLIPS} are the least, hundreds are better."
+        clips = "one clip" if num_clips == 1 else f"{num_clips} clips"
+        return f"Nothing can be concluded from {clips}; {MIN_CLIPS} are the least, hundreds are better."
     verdict = _all_metrics(comparison)
     return verdict if comparison.of_depth_alone else f"{_not_alone(comparison)} {verdict}"
 
