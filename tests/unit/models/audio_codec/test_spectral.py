@@ -106,6 +106,35 @@ def test_level_follows_the_original_over_time(codec: SpectralCodec) -> None:
     assert float((after - before).abs().max()) * 10.0 < 1.0
 
 
+def test_an_uncertain_shape_leaves_the_level(codec: SpectralCodec, waves: Tensor) -> None:
+    """A generated shape errs around the true one. Magnitudes are exponentials: without a level of its own the sound
+    would become louder by several dB."""
+    latent_BLC = codec.encode(waves).mean_BLC
+    error_BLC = torch.randn(latent_BLC.shape, generator=torch.Generator().manual_seed(4))
+    error_BLC *= latent_BLC.std((0, 1))
+    error_BLC[:, :, :4] = 0.0  # the level
+    for decoded, original in zip(codec.decode(latent_BLC + error_BLC), waves, strict=True):
+        assert abs(_level_db(decoded) - _level_db(original)) < 1.5
+
+
+def test_noise_of_the_level_averages_out(codec: SpectralCodec, waves: Tensor) -> None:
+    """Noise as large as the level's own deviation in rendered clips (1.4), in every channel: the energy of a single
+    channel with it would be 9 dB too high."""
+    latent_BLC = codec.encode(waves).mean_BLC
+    noise_BLC = 1.4 * torch.randn(latent_BLC[:, :, :4].shape, generator=torch.Generator().manual_seed(5))
+    noisy_BLC = torch.cat([latent_BLC[:, :, :4] + noise_BLC, latent_BLC[:, :, 4:]], dim=2)
+    for decoded, original in zip(codec.decode(noisy_BLC), waves, strict=True):
+        assert abs(_level_db(decoded) - _level_db(original)) < 4.0
+
+
+def test_no_latent_is_louder_than_full_scale(codec: SpectralCodec, waves: Tensor) -> None:
+    louder_BLC = codec.encode(waves).mean_BLC
+    louder_BLC[:, :, :4] = 50.0
+    loudest_BLC = louder_BLC.clone()
+    loudest_BLC[:, :, :4] = 500.0
+    assert torch.equal(codec.decode(louder_BLC), codec.decode(loudest_BLC))
+
+
 def test_silence_decodes_to_near_silence(codec: SpectralCodec) -> None:
     decoded = codec.decode(codec.encode(torch.zeros(1, 16_384)).mean_BLC)
     assert float(decoded.abs().max()) < 1e-4
