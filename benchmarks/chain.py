@@ -1,4 +1,4 @@
-"""The demo as a benchmark: seconds of each step, throughput, memory, and the drop of both arms' validation loss.
+"""The demo as a benchmark: seconds of each step, throughput, memory, how far both arms learned, and the sounds' levels.
 
 python benchmarks/chain.py [--work FOLDER] [key=value …]      settings as for `dmma demo`
 """
@@ -11,13 +11,18 @@ import tempfile
 import threading
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import numpy as np
 import psutil
 
 from benchmarks.measure import print_figure
+from dmma_core.evaluation.measure import RATE_HZ
+from dmma_core.storage import media
 
 MIB = 1 << 20
 _SAMPLE_S = 0.5
+_FULL_SCALE = 0.999
 
 
 class PeakMemory:
@@ -84,8 +89,33 @@ def print_report(work: Path, peak_mib: float) -> bool:
         losses = [point["val/loss"] for point in points if "val/loss" in point]
         print_figure(f"train_rate_{arm}", rates[arm], "samples/s")
         ok &= print_figure(f"validation_loss_drop_{arm}", 1 - losses[-1] / losses[0], "of the first", 0.3)
+        ok &= report_levels(json.loads((work / "reports" / name / f"{arm}.json").read_text())["rows"], arm)
     print_figure("train_rate_depth_over_baseline", rates["depth"] / rates["baseline"], "ratio")
     return print_figure("largest_process", peak_mib, "MiB", 4096, at_most=True) and ok
+
+
+def report_levels(rows: list[dict[str, Any]], arm: str) -> bool:
+    """Print peak and level of an arm's sounds against the true ones; both are read from where its report says."""
+    peaks: dict[str, list[float]] = {"generated": [], "true": []}
+    differences_db = []
+    for row in rows:
+        cuts = {"generated": (row["sound_uri"], 0.0), "true": (row["source_uri"], row["start_s"])}
+        rms = {}
+        for side, (uri, start_s) in cuts.items():
+            audio_A = media.decode_audio(uri, RATE_HZ, start_s, row["duration_s"])
+            peaks[side].append(float(np.abs(audio_A).max()))
+            rms[side] = max(float(np.sqrt(np.square(audio_A).mean())), 1e-6)
+        differences_db.append(20 * np.log10(rms["generated"] / rms["true"]))
+    for side, values in peaks.items():
+        print_figure(f"peak_{side}_median_{arm}", median(values), "of full scale")
+        print_figure(f"peak_{side}_largest_{arm}", max(values), "of full scale")
+    print_figure(f"level_difference_median_{arm}", median(differences_db), "dB")
+    print_figure(f"level_difference_magnitude_median_{arm}", median(map(abs, differences_db)), "dB")
+    clipped = {side: sum(peak >= _FULL_SCALE for peak in values) / len(values) for side, values in peaks.items()}
+    print_figure(f"clips_at_full_scale_true_{arm}", clipped["true"], "of the clips")
+    return print_figure(
+        f"clips_at_full_scale_generated_{arm}", clipped["generated"], "of the clips", clipped["true"], at_most=True
+    )
 
 
 if __name__ == "__main__":
