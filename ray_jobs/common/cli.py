@@ -25,7 +25,7 @@ TOOLS = {"ui", "sync-metrics", "weights", "doctor"}
 # Modules of the extra `jobs`, which an install that only launches clusters leaves out.
 JOB_PACKAGES = (
     "aiohttp", "av", "gcsfs", "google", "jinja2", "markupsafe", "matplotlib", "mlflow", "numpy", "open_clip", "pyarrow",
-    "ray", "safetensors", "scipy", "soundfile", "timm", "torch", "torchvision",
+    "ray", "safetensors", "scipy", "soundfile", "sqlalchemy", "timm", "torch", "torchvision",
 )  # fmt: skip
 USAGE = 2
 
