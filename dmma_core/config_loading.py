@@ -1,7 +1,7 @@
 """Loads configurations: defaults < YAML file < `key=value`, into frozen dataclasses.
 
-The only module that imports OmegaConf, which merges and checks values by the types of the dataclasses. A text is never
-more than a text: nothing is interpolated, no resolver runs, and the environment is not read.
+The only module that imports OmegaConf, which merges and checks values by the types of the dataclasses. Text is taken
+literally: no interpolation, no resolvers, no environment variables.
 """
 
 import dataclasses
@@ -30,10 +30,9 @@ _MAX_YAML_NODES = 10_000
 def load_config(cls: type[Config], file: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Build `cls` from its defaults, then `file`, then `overrides` ("key.sub=value").
 
-    A text is taken literally, whatever YAML or OmegaConf would make of `off`, 007, ${HOME}, ??? or, on the command line,
-    of "a: b"; no escaping is needed. Quotes around it are removed. `null` is no text, except on the command line where a
-    setting must have one. A table (a dict, such as the arms) that is given as a whole replaces the default one;
-    `arms.x.depth=…` changes one entry of it.
+    Text is taken literally and needs no escaping: `off`, 007, ${HOME}, ??? and, on the command line, "a: b". Quotes around
+    it are removed. `null` means None, except on the command line for a setting that must be text. A mapping (such as
+    `arms`) in a file replaces the default one; `arms.x.depth=…` changes one entry of it.
 
     Raises ConfigError for a missing file, an unknown key (with the nearest known ones), a value of the wrong type, and
     for nan and infinity.
@@ -63,7 +62,7 @@ def config_from_dict(cls: type[Config], values: dict[str, Any], where: str) -> C
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
-    """Plain dict (str, int, float, bool, None, list, dict) of a config dataclass, ready for JSON or YAML."""
+    """Plain dict (str, int, float, bool, None, list, dict) of a config dataclass, for JSON or YAML."""
     plain = _plain(dataclasses.asdict(config))
     assert isinstance(plain, dict)
     return plain
@@ -77,20 +76,20 @@ def config_to_yaml(config: Any) -> str:
 
 
 def known_keys(cls: type, prefix: str = "") -> list[str]:
-    """All dotted keys that `cls` and its nested dataclasses accept; `<name>` stands for the key of a table's entry."""
+    """All dotted keys that `cls` and its nested dataclasses accept; `<name>` stands for the key of a mapping's entry."""
     keys: list[str] = []
     for field in dataclasses.fields(cls):
-        is_table = get_origin(field.type) is dict
-        hint, name = (get_args(field.type)[1], f"{field.name}.<name>") if is_table else (field.type, field.name)
+        is_mapping = get_origin(field.type) is dict
+        hint, name = (get_args(field.type)[1], f"{field.name}.<name>") if is_mapping else (field.type, field.name)
         nested = next((part for part in (hint, *get_args(hint)) if dataclasses.is_dataclass(part)), None)
         keys += known_keys(nested, f"{prefix}{name}.") if isinstance(nested, type) else [f"{prefix}{name}"]
     return keys
 
 
 class _TextLoader(yaml.SafeLoader):
-    """YAML of tables, lists and texts: every scalar but null is a text; OmegaConf reads numbers by the types of settings.
+    """YAML of mappings, lists and strings: every scalar but null is a string; OmegaConf converts by the settings' types.
 
-    Raises YAMLError also for a key that is given twice, and for aliases that contain themselves or multiply.
+    Also raises YAMLError for a duplicate key, and for aliases that are recursive or expand to too many nodes.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (the type is the base class's)
@@ -105,7 +104,7 @@ class _TextLoader(yaml.SafeLoader):
 
     def __init__(self, source: str) -> None:
         super().__init__(source)
-        self._num_nodes: dict[yaml.Node | None, int] = {}  # in each complete node, with its aliases written out
+        self._num_nodes: dict[yaml.Node | None, int] = {}  # in each complete node, aliases expanded
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         is_alias = self.check_event(yaml.AliasEvent)
@@ -115,14 +114,14 @@ class _TextLoader(yaml.SafeLoader):
             nodes = chain.from_iterable(parts) if isinstance(node, yaml.MappingNode) else parts
             self._num_nodes[node] = 1 + sum(self._num_nodes[each] for each in nodes)
         if self._num_nodes.get(node, math.inf) > _MAX_YAML_NODES:
-            raise yaml.YAMLError(f"it has more than {_MAX_YAML_NODES} values, or an alias inside of what it stands for")
+            raise yaml.YAMLError(f"it has more than {_MAX_YAML_NODES} values, or a recursive alias")
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value]
-        if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
-            raise yaml.MarkedYAMLError(problem=f"{twice[0]!r} is given twice", problem_mark=node.start_mark)
+        if duplicates := [key for number, key in enumerate(keys) if key in keys[:number]]:
+            raise yaml.MarkedYAMLError(problem=f"{duplicates[0]!r} is given twice", problem_mark=node.start_mark)
         return node
 
 
@@ -150,15 +149,15 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _read_setting(key: str, text: str, hint: Any) -> Any:
-    """What `text` behind `key=` means for a setting of type `hint`. YAML would cut "take #2" and make a table of "a: b"."""
-    if _alone(hint) in (str, None):
+    """Value of `text` in `key=text` for a setting of type `hint`. YAML would cut "take #2" and read "a: b" as a mapping."""
+    if _without_none(hint) in (str, None):
         if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
             with suppress(yaml.YAMLError):
                 if isinstance(unquoted := _read_yaml(text), str):
                     return unquoted
         return None if text == "null" and isinstance(hint, UnionType) else text
     try:
-        return _read_yaml(text or "''")  # nothing: the empty text, not null
+        return _read_yaml(text or "''")  # an empty value is the empty string, not null
     except yaml.YAMLError as error:
         raise ConfigError(
             f"Setting {key!r} has the unreadable value {text!r}.", remedy="Quote it, or correct it."
@@ -166,8 +165,8 @@ def _read_setting(key: str, text: str, hint: Any) -> Any:
 
 
 def _merge(cls: type, base: DictConfig, extra: dict[str, Any], where: str, edited: Sequence[str] = ()) -> Any:
-    """`extra` over `base`. `edited` are the keys that lead to what `extra` gives: tables on that way keep their rest."""
-    _empty_tables(base, extra, cls, edited)
+    """Merge `extra` over `base`. `edited` is the key path of a single override: mappings on it keep their other entries."""
+    _clear_mappings(base, extra, cls, edited)
     try:
         return OmegaConf.merge(base, _masked(extra, cls))
     except ConfigKeyError as error:
@@ -175,7 +174,7 @@ def _merge(cls: type, base: DictConfig, extra: dict[str, Any], where: str, edite
         near = difflib.get_close_matches(key, known_keys(cls), n=2, cutoff=0.5)
         remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known settings: {', '.join(known_keys(cls))}."
         raise ConfigError(f"Unknown setting {key!r} in {where}.", remedy=remedy) from error
-    except (OmegaConfBaseException, TypeError, RecursionError) as error:  # TypeError: a list in a table's place
+    except (OmegaConfBaseException, TypeError, RecursionError) as error:  # TypeError: a list in place of a mapping
         first_line = _unmasked(str(error)).splitlines()[0].rstrip(".")
         key = str(getattr(error, "full_key", None) or ".".join(edited))
         remedy = f"Give a list: {key}=[…]." if get_origin(_type_of(cls, key)) in _LISTS else "Correct its value."
@@ -184,8 +183,8 @@ def _merge(cls: type, base: DictConfig, extra: dict[str, Any], where: str, edite
         ) from error
 
 
-def _empty_tables(base: Any, extra: Any, hint: Any, edited: Sequence[str] = ()) -> None:
-    """Remove the entries of those tables of `base` that `extra` gives anew."""
+def _clear_mappings(base: Any, extra: Any, hint: Any, edited: Sequence[str] = ()) -> None:
+    """Remove the entries of those mappings of `base` that `extra` replaces."""
     if not (isinstance(base, DictConfig) and isinstance(extra, dict)):
         return
     if get_origin(hint) is dict and not edited:
@@ -194,11 +193,11 @@ def _empty_tables(base: Any, extra: Any, hint: Any, edited: Sequence[str] = ()) 
         return
     for key in edited[:1] or extra:
         nested = base._get_node(key, validate_access=False)
-        _empty_tables(nested, extra[key], _below(hint, str(key)), edited[1:])
+        _clear_mappings(nested, extra[key], _below(hint, str(key)), edited[1:])
 
 
 def _finish(cls: type[Config], merged: DictConfig) -> Config:
-    """The dataclass of merged and checked values. Raises ConfigError where one is absent."""
+    """The dataclass of merged and checked values. Raises ConfigError if one is absent."""
     try:
         values = OmegaConf.to_container(merged, resolve=False, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -212,8 +211,8 @@ def _finish(cls: type[Config], merged: DictConfig) -> Config:
 
 
 def _build(hint: Any, value: Any, key: str) -> Any:
-    """Plain values as `hint` has them. Comparisons with nan are all false, so it would slip through a dataclass's checks."""
-    hint = _alone(hint)
+    """Plain values converted to the type `hint`. nan is refused here: comparisons with it are false, so checks miss it."""
+    hint = _without_none(hint)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"Setting {key!r} is {value}.", remedy="Give a finite number.")
     if isinstance(value, dict):
@@ -229,12 +228,12 @@ def _build(hint: Any, value: Any, key: str) -> Any:
 
 
 def _masked(value: Any, hint: Any) -> Any:
-    """Plain values with a NUL after every $ and ?, so that OmegaConf takes no text for an interpolation or for "???"."""
+    """Plain values with a NUL after every $ and ?, so that OmegaConf finds no interpolation and no "???"."""
     if isinstance(value, dict):
         return {key: _masked(part, _below(hint, str(key))) for key, part in value.items()}
     if isinstance(value, _LISTS):
         return [_masked(item, _below(hint, "")) for item in value]
-    if isinstance(value, str) and _alone(hint) is float:
+    if isinstance(value, str) and _without_none(hint) is float:
         value = re.sub(r"\.(?=inf|nan)", "", value, flags=re.IGNORECASE)  # YAML's spelling
     return value.replace("$", "$\0").replace("?", "?\0") if isinstance(value, str) else value
 
@@ -259,7 +258,7 @@ def _type_of(cls: type, key: str) -> Any:
 
 def _below(hint: Any, key: str) -> Any:
     """Type of the setting `key` within one of type `hint`; None where there is none."""
-    hint = _alone(hint)
+    hint = _without_none(hint)
     if dataclasses.is_dataclass(hint):
         return next((field.type for field in dataclasses.fields(hint) if field.name == key), None)
     if get_origin(hint) is dict:
@@ -267,6 +266,6 @@ def _below(hint: Any, key: str) -> Any:
     return get_args(hint)[0] if get_origin(hint) in _LISTS else None
 
 
-def _alone(hint: Any) -> Any:
-    """The type that `hint` allows beside None."""
+def _without_none(hint: Any) -> Any:
+    """The type that `hint` allows besides None."""
     return next(part for part in get_args(hint) if part is not NoneType) if isinstance(hint, UnionType) else hint

@@ -1,4 +1,4 @@
-"""Errors that are sentences: what is wrong, where, with which value, and what to do about it.
+"""Error classes. Every message states what is wrong, where, with which value, and the remedy.
 
 Every error a user can cause is a `DmmaError`. The command line prints its text, without a traceback, and exits with
 `exit_code`. Anything else that escapes is a defect of DMMA and keeps its traceback.
@@ -8,7 +8,7 @@ Every error a user can cause is a `DmmaError`. The command line prints its text,
 class DmmaError(Exception):
     """Base of all errors caused by input, environment or configuration.
 
-    `message` says what is wrong, where and with which value; `remedy` says what to do. `str(error)` is both.
+    `message` states what is wrong, where and with which value; `remedy` states what to do. `str(error)` joins both.
     """
 
     exit_code = 1
@@ -43,11 +43,11 @@ class StorageError(DmmaError):
 
 
 class AbsentError(StorageError):
-    """The storage answers, and says that there is no such file."""
+    """The storage responded: the file does not exist."""
 
 
 class LeaseHeldError(DmmaError):
-    """A folder into which another job is writing."""
+    """A folder whose lease another job holds."""
 
 
 class LeaseLostError(DmmaError):
@@ -79,4 +79,4 @@ class WeightsError(DmmaError):
 
 
 class TrainingError(DmmaError):
-    """A training run that cannot go on, for example because its loss became NaN."""
+    """A training run that cannot continue, for example because its loss became NaN."""

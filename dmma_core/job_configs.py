@@ -1,6 +1,6 @@
 """The root configuration of every job: its inputs, its output, and the configs of the components it uses.
 
-Every `*_uri` is a local path or gs://bucket/path. Components own their configs; this module only puts them together.
+Every `*_uri` is a local path or gs://bucket/path. Components define their own configs; this module only combines them.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from dmma_core.recipe import Recipe
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """Rendered clips with captions and truth go to `out_uri`."""
+    """Rendered clips with captions and ground truth are written to `out_uri`."""
 
     out_uri: str = "data/rendered"
     scenes: SceneConfig = field(default_factory=SceneConfig)
@@ -26,11 +26,10 @@ class RenderConfig:
 
 @dataclass(frozen=True)
 class CleanConfig:
-    """All video and sound files below `videos_uri` are checked; manifest and rejected list go to `out_uri`.
+    """Checks all video and sound files below `videos_uri`; writes manifest and list of rejected files to `out_uri`.
 
-    `captions_uri` is a TSV or CSV of ids and captions, and splits if it has them (absent: captions from
-    those file names that hold words).
-    `splits_uri` is one of ids and splits; then files that it does not name are rejected.
+    `captions_uri` is a TSV or CSV table of ids, captions and, optionally, splits; without it captions are made from file
+    names that contain words. `splits_uri` is a table of ids and splits; files that it does not list are rejected.
     """
 
     videos_uri: str = "data/videos"
@@ -43,9 +42,9 @@ class CleanConfig:
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """A manifest becomes a feature set. Clips are stored `clips_per_shard` a file and encoded `clips_per_batch` at once.
+    """From a manifest to a feature set. A file holds `clips_per_shard` clips; `clips_per_batch` are encoded at once.
 
-    `bundle` is "tiny", "mmaudio_16k" or "mmaudio_44k", with options behind it: mmaudio_44k+per_clip+half. `encoder_weights`
+    `bundle` is "tiny", "mmaudio_16k" or "mmaudio_44k", with options appended: mmaudio_44k+per_clip+half. `encoder_weights`
     maps a role of the bundle ("clip", "depth", "synchformer", "vae", "vocoder") to a local file that replaces its own; give
     `dmma generate` and `dmma weights import` the same. `decoder` is "pyav" or "decord".
     `num_encoders` absent means one per GPU (per `gpus_per_encoder` of one), or one per core where there is no GPU.
@@ -70,13 +69,13 @@ class ExtractConfig:
                 raise ConfigError(f"{name} is {value}.", remedy="Use a positive number.")
         if self.gpus_per_encoder > 1 and self.gpus_per_encoder % 1:
             raise ConfigError(
-                f"gpus_per_encoder is {self.gpus_per_encoder}.", remedy="Use a part of one, or whole GPUs."
+                f"gpus_per_encoder is {self.gpus_per_encoder}.", remedy="Use a fraction of one GPU, or a whole number."
             )
 
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """What an arm adds to the network: depth "off", "rgb_like", "scalars" or "both", and how it joins the picture.
+    """The depth of an arm, "off", "rgb_like", "scalars" or "both", and its fusion with the video features.
 
     `fusion` is "concat", "sum", "gated", or "deepmmaudio" for the form of that paper (with depth "rgb_like").
     """
@@ -87,14 +86,14 @@ class ArmConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`comparison_uri` is the folder of the comparison; each arm is a run below it. `only` names some of the arms (empty: all).
+    """`comparison_uri` is the folder of the comparison; each arm is a run below it. `only` selects arms (empty: all).
 
     `preset` is a network that `dmma doctor --models` lists. `arms` given in a file replace the default ones.
-    `init_uri` is a run (an own one, or one of `dmma weights import`) whose averaged network and latent statistics every arm
-    starts from, those of its newest checkpoint or of `init_step`; `preset` must be the same there. Depth that an arm adds
-    has no effect until trained. An arm that resumes does not need that run any more.
+    With `init_uri`, a training run or one written by `dmma weights import`, every arm starts from the averaged network and
+    the latent statistics of that run's newest checkpoint, or of `init_step`; `preset` must be that run's. Depth that an arm
+    adds has no effect until trained. An arm that resumes no longer needs that run.
     `num_workers` is per arm. `device` is "auto" (GPUs if the cluster has any), "cpu" or "cuda". An arm whose worker died
-    resumes from its newest checkpoint, at most `max_restarts` times. `mlflow` off writes metrics.jsonl alone.
+    resumes from its newest checkpoint, at most `max_restarts` times. With `mlflow` off only metrics.jsonl is written.
     A run that resumes with another `recipe` is refused. More steps and other intervals are always possible; the settings
     that `allow_changes` names may change as well, for example recipe.optim.learning_rate. Every change is recorded.
     """
@@ -124,10 +123,12 @@ class TrainConfig:
                 remedy="Give at least 1 worker and 0 restarts or more.",
             )
         if self.init_step is not None and not self.init_uri:
-            raise ConfigError("init_step is given without init_uri.", remedy="Give the run whose checkpoint is meant.")
+            raise ConfigError(
+                "init_step is given without init_uri.", remedy="Give the run of that checkpoint as init_uri."
+            )
         if unknown := sorted(set(self.allow_changes) - set(known_keys(Recipe, "recipe."))):
             raise ConfigError(
-                f"allow_changes names {', '.join(unknown)}, which is no setting of the recipe.",
+                f"allow_changes names {', '.join(unknown)}, which is not a setting of the recipe.",
                 remedy="Give full names, for example recipe.optim.learning_rate.",
             )
         if not self.arms:
@@ -136,8 +137,8 @@ class TrainConfig:
             raise ConfigError(
                 f"only names the unknown arms {', '.join(unknown)}.", remedy=f"Arms: {', '.join(sorted(self.arms))}."
             )
-        if strange := [name for name in self.arms if not name.replace("-", "").replace("_", "").isalnum()]:
-            raise ConfigError(f"An arm is named {strange[0]!r}.", remedy="Use letters, digits, - and _.")
+        if invalid := [name for name in self.arms if not name.replace("-", "").replace("_", "").isalnum()]:
+            raise ConfigError(f"An arm is named {invalid[0]!r}.", remedy="Use letters, digits, - and _.")
         for name, arm in self.arms.items():
             try:
                 mmdit_config(self.preset, depth=arm.depth, fusion=arm.fusion, num_depth_scalars=1)
@@ -173,10 +174,10 @@ class UiConfig:
 class GenerateConfig:
     """`video` (a single file, with `prompt` and `start_s`) or `features_uri` and `split`; one of the two.
 
-    `checkpoint` is "best" (the lowest validation loss among those that are there) or "newest"; `step` names one by its step.
+    `checkpoint` is "best" (lowest validation loss of the existing ones) or "newest"; `step` selects one by its step.
     `weights` is "ema" or "model"; `max_clips` limits a split.
-    `encoder_weights` are those that `dmma extract` was given, and a vocoder of one's own. `out_uri` is by default
-    generated/<comparison>/<arm>@<step>. `audio_format` is "flac" or "wav"; `with_video` puts the sound under the picture too.
+    `encoder_weights` are those given to `dmma extract` and, optionally, another vocoder. `out_uri` is by default
+    generated/<comparison>/<arm>@<step>. `audio_format` is "flac" or "wav"; `with_video` also writes videos with the sound.
     `device` is "auto" (a GPU if there is one), "cpu" or "cuda".
     """
 
@@ -216,9 +217,9 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """A folder of generated sounds becomes a report: `report_uri` is a .json file.
+    """From a folder of generated sounds to a report: `report_uri` is a .json file.
 
-    The means go to evaluations.jsonl of the run as well, and with `mlflow` on from there to its MLflow run.
+    The means are also appended to evaluations.jsonl of the run and, with `mlflow` on, uploaded to its MLflow run.
     """
 
     generated_uri: str = "generated/demo/depth"
@@ -233,10 +234,10 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Two reports become a comparison in the folder `out_uri`; `name` is what the comparison is called.
+    """From two reports to a comparison in the folder `out_uri`; `name` is the name of the comparison.
 
-    `num_resamples` and `seed` are those of the bootstrap, `num_examples` clips are shown side by side. Differences go
-    to evaluations.jsonl of the runs' folder as well; `mlflow` on puts them, the table and all files on its MLflow run.
+    `num_resamples` and `seed` are those of the bootstrap, `num_examples` clips are shown side by side. Differences are
+    also appended to evaluations.jsonl of the runs' folder; with `mlflow` on, they, the table and all files are uploaded.
     """
 
     baseline_report_uri: str = "reports/demo/baseline.json"
@@ -261,7 +262,7 @@ class DemoConfig:
 
     `num_steps` replaces the training steps of `dmma train --config tiny`. Everything is written below `work_uri`: data, manifest,
     features, runs, generated, reports and comparison, with a folder of the demo's name in each. Other videos, captions or
-    settings get another name. `mlflow` off keeps training and comparison out of MLflow.
+    settings get another name. With `mlflow` off nothing is logged to MLflow.
     """
 
     clips: str = ""
@@ -278,7 +279,7 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class PretrainTinyConfig:
-    """Weights and cards go to `out_uri`, or into the package where it is empty. `num_threads` are the CPU's for training."""
+    """Weights and model cards are written to `out_uri`, or into the package if it is empty. `num_threads`: CPU threads."""
 
     out_uri: str = ""
     num_threads: int = 2

@@ -1,4 +1,4 @@
-"""Logging, progress and sizes as people read them.
+"""Logging, progress bars, and readable sizes and URIs.
 
 Logging is set up once by the command line; libraries only call `logging.getLogger(__name__)`.
 """
@@ -16,15 +16,15 @@ _PLAIN_INTERVAL_S = 5.0
 
 
 def setup_logging(verbose: bool = False) -> None:
-    """Send log records to stderr, one line each. Third-party chatter below WARNING is left out."""
+    """Send log records to stderr, one line each. Third-party records below WARNING are dropped."""
     logging.basicConfig(
         level=logging.WARNING,
         format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
         force=True,
     )
-    for room in ("dmma_core", "ray_jobs", "__main__"):  # the last is the job of `python -m ray_jobs.<job>`
-        logging.getLogger(room).setLevel(logging.DEBUG if verbose else logging.INFO)
+    for name in ("dmma_core", "ray_jobs", "__main__"):  # the last is the job of `python -m ray_jobs.<job>`
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def size_text(num_bytes: int) -> str:
@@ -35,9 +35,9 @@ def size_text(num_bytes: int) -> str:
 
 
 def without_password(uri: str) -> str:
-    """A URI as it may be shown and stored: `user:password@` and the query, which may hold secrets too, are left out."""
+    """`uri` without `user:password@` and query, which may hold secrets, so that it can be shown and stored."""
     scheme, separator, rest = uri.partition("://")
-    if not separator or rest.startswith("/"):  # a path, as behind sqlite://
+    if not separator or rest.startswith("/"):  # a path, as after sqlite://
         return uri
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
@@ -64,7 +64,7 @@ class Progress:
             self._line(time.monotonic())
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` finished units; `note` is a short text shown behind the bar, for example the loss."""
+        """Count `count` finished units; `note` is a short text shown after the bar, for example the loss."""
         self._done += count
         if self._bar is not None:
             if note:

@@ -13,7 +13,7 @@ from typing import Any
 
 COMMIT_FILE = "_commit.txt"  # beside this file in wheels and source archives; setup.py writes it
 _COMMIT_VARIABLE = "DMMA_GIT_COMMIT"
-_GIT_OF_THE_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in hooks; they would win over the folder
+_GIT_OF_THE_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in hooks; they would override the folder
 _LIBRARIES = ("dmma", "torch", "ray", "open_clip_torch", "timm", "av", "pyarrow", "mlflow", "numpy")
 
 
@@ -25,16 +25,16 @@ def fingerprint(value: Any) -> str:
 
 @cache  # once a process: an edit made later is not the code that runs
 def git_commit() -> str:
-    """Commit of the code of this package, with `+dirty` if tracked files differ from it; "unknown" if nothing says it.
+    """Commit of the code of this package, with `+dirty` if tracked files differ from it; "unknown" if no source has it.
 
-    The first of: the git checkout that this package belongs to; the stamp that the build left in an installed copy; the
-    environment variable DMMA_GIT_COMMIT, which infra/submit.sh sets because Ray copies the project without `.git`.
+    The first of: the git checkout of this package; the stamp that the build wrote into an installed copy; the environment
+    variable DMMA_GIT_COMMIT, which infra/submit.sh sets because Ray copies the project without `.git`.
     """
-    return _checked_out() or _stamped() or os.environ.get(_COMMIT_VARIABLE, "").strip() or "unknown"
+    return _checkout_commit() or _stamped_commit() or os.environ.get(_COMMIT_VARIABLE, "").strip() or "unknown"
 
 
 def provenance() -> dict[str, Any]:
-    """The record every artefact carries: when, by which code, with which libraries."""
+    """The provenance record of an artefact: time, commit, and library versions."""
     return {
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
@@ -43,8 +43,8 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _checked_out() -> str:
-    """Commit of the repository that tracks this very file at its root; an installed copy may lie in any other one."""
+def _checkout_commit() -> str:
+    """Commit of the repository that tracks this file at its root; an installed copy may lie in another repository."""
     root = Path(__file__).resolve().parent.parent
     try:
         if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root:
@@ -56,7 +56,7 @@ def _checked_out() -> str:
         return ""
 
 
-def _stamped() -> str:
+def _stamped_commit() -> str:
     stamp = Path(__file__).with_name(COMMIT_FILE)
     return stamp.read_text().strip() if stamp.is_file() else ""
 

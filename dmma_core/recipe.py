@@ -1,6 +1,6 @@
 """The training recipe: every training setting, apart from data, network and initial weights.
 
-It travels whole: in the configuration of `dmma train`, in every checkpoint, and in what is generated and reported.
+The full recipe is stored in the configuration of `dmma train`, in every checkpoint, and in generated sets and reports.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from dmma_core.errors import ConfigError
 Changes = dict[str, tuple[Any, Any]]
 """Dotted name of a setting -> (value before, value now)."""
 
-# These decide what is written and when, or how long training lasts, but not the weights of any step.
+# They decide what is written and when, or how long training lasts, but not the weights of any step.
 BOOKKEEPING = {
     "recipe.loop.num_steps",
     "recipe.loop.log_every",
@@ -31,9 +31,9 @@ MAX_SIGMA_REL = 0.28  # a flat profile has sigma_rel 0.289
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Lengths and intervals, in optimiser steps. `batch_size` is the clips of one step over all workers of an arm.
+    """Lengths and intervals, in optimiser steps. `batch_size` is the number of clips in one step over all workers.
 
-    A checkpoint is also written at the end and at an orderly stop; the validation loss is also measured before the
+    A checkpoint is also written at the end and at a requested stop. The validation loss is also measured before the
     first and after the last step. The newest `keep_checkpoints` are kept.
     """
 
@@ -54,7 +54,7 @@ class LoopConfig:
 class OptimConfig:
     """AdamW as in the published runs: betas 0.9/0.95, weight decay 1e-6 on everything (biases and norms included).
 
-    A second beta of 0.999 made the published training diverge now and then. `eps` is 1e-6 because steps run in bfloat16
+    With a second beta of 0.999 the published training diverged occasionally. `eps` is 1e-6 because steps run in bfloat16
     autocast on a GPU. `max_grad_norm` bounds the total gradient norm.
     """
 
@@ -107,8 +107,8 @@ class ScheduleConfig:
 class DropoutConfig:
     """Probabilities with which conditions are replaced by their empty tokens, so that guidance can be used later.
 
-    `video` drops rgb and sync together, `text` is apart. `depth` is dropped on its own, so that guidance on depth alone
-    is trained, and with the video as well if `depth_with_video`, so that "no video" means no picture at all.
+    `video` drops rgb and sync together; `text` is independent. `depth` is dropped on its own, so that guidance on depth
+    alone is trained. With `depth_with_video` it is dropped with the video too: "no video" then means no visual condition.
     """
 
     video: float = 0.1
@@ -124,10 +124,10 @@ class DropoutConfig:
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """How training chooses times in (0, 1) and the path from noise to data (MMAudio, section 3.2).
+    """How training samples times in (0, 1) and the path from noise to data (MMAudio, section 3.2).
 
     Times are logit-normal: the logit of a time is normal with mean `time_mean` and standard deviation `time_scale`. The path
-    at time t is (1 - (1 - min_sigma) t) noise + t data, so `min_sigma` is the share of noise that is left at time 1.
+    at time t is (1 - (1 - min_sigma) t) noise + t data, so `min_sigma` is the share of noise that remains at time 1.
     """
 
     time_mean: float = 0.0
@@ -147,10 +147,10 @@ class FlowConfig:
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """`tracked_sigma_rel` are averaged while training; checkpoints hold the one of them that `sigma_rel` names.
+    """Averages of the lengths `tracked_sigma_rel` are tracked; checkpoints hold the one of length `sigma_rel`.
 
-    A snapshot of the tracked averages is stored every `snapshot_every` steps, from which `dmma weights average` makes
-    averages of other lengths afterwards.
+    A snapshot of the tracked averages is stored every `snapshot_every` steps. `dmma weights average` computes averages
+    of other lengths from the snapshots.
     """
 
     tracked_sigma_rel: tuple[float, ...] = (0.05, 0.1)
@@ -173,15 +173,15 @@ class EmaConfig:
             raise ConfigError(
                 f"recipe.ema.sigma_rel is {self.sigma_rel}, which is not tracked while training ({tracked} are).",
                 remedy="Give one of these, or add it to recipe.ema.tracked_sigma_rel of a new run; "
-                "`dmma weights average` makes averages of other lengths afterwards.",
+                "`dmma weights average` computes averages of other lengths after training.",
             )
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """The first `max_clips` clips (by clip_id) of the split "val", each at `num_times` times, in fixed noise.
+    """The first `max_clips` clips (by clip_id) of the split "val", each at `num_times` times, with fixed noise.
 
-    The times are the middles of `num_times` equally probable parts of the training's distribution of times.
+    The times are the midpoints, in probability, of `num_times` equal parts of the training's distribution of times.
     """
 
     max_clips: int = 512
@@ -195,7 +195,7 @@ class ValidationConfig:
 
 
 def check_sigma_rel(value: float) -> None:
-    """Raise ConfigError unless `value` is a length that an average can have."""
+    """Raise ConfigError unless `value` is a possible length of an average."""
     if not 0 < value <= MAX_SIGMA_REL:
         raise ConfigError(
             f"A length sigma_rel of an average is {value}.", remedy=f"Give a number in (0, {MAX_SIGMA_REL}]."
@@ -243,6 +243,6 @@ def changes_text(changes: Changes) -> str:
 
 
 def refused_changes(changes: Changes, allowed: Iterable[str]) -> Changes:
-    """The changes that a run may not resume with: all but bookkeeping and those that are explicitly allowed."""
+    """The changes with which a run cannot resume: all but bookkeeping and explicitly allowed ones."""
     accepted = (BOOKKEEPING | set(allowed)) - _UNCHANGEABLE
     return {name: pair for name, pair in changes.items() if name not in accepted}

@@ -54,7 +54,7 @@ class TensorSpec:
 
 
 def device_named(name: str) -> torch.device:
-    """The torch device of a setting: "auto" is the first GPU where there is one, else the CPU.
+    """The torch device of a setting: "auto" is the first GPU if there is one, else the CPU.
 
     Raises ConfigError for a name unknown to torch, or for a GPU that does not exist.
     """

@@ -65,7 +65,7 @@ def test_defaults_then_file_then_command_line(tmp_path: Path) -> None:
     assert load_config(Outer, file, ["size=5", "maybe=2"]) == Outer(size=5, inner=Inner(0.25), maybe=2)
 
 
-def test_nothing_behind_the_sign_is_the_empty_text() -> None:
+def test_an_empty_value_is_the_empty_string() -> None:
     assert load_config(Outer, None, ["name="]).name == ""
 
 
@@ -80,7 +80,7 @@ def test_nothing_behind_the_sign_is_the_empty_text() -> None:
         ("'a: b'", "a: b"),
     ],
 )
-def test_a_text_is_taken_as_it_stands(given: str, text: str) -> None:
+def test_text_is_taken_literally(given: str, text: str) -> None:
     assert load_config(Outer, None, [f"name={given}"]).name == text
 
 
@@ -88,18 +88,18 @@ def test_a_text_is_taken_as_it_stands(given: str, text: str) -> None:
     ("given", "table"),
     [("{mine: {mode: both}}", {"mine": Part("both")}), ("{}", {}), ("{second: {}}", {"second": Part()})],
 )
-def test_a_table_that_is_given_replaces_the_default_one(tmp_path: Path, given: str, table: dict[str, Part]) -> None:
+def test_a_given_mapping_replaces_the_default_one(tmp_path: Path, given: str, table: dict[str, Part]) -> None:
     assert load_yaml(tmp_path, f"parts: {given}").parts == table
     assert load_config(Tables, None, [f"parts={given}"]).parts == table
 
 
-def test_the_command_line_edits_one_entry_of_a_table(tmp_path: Path) -> None:
+def test_the_command_line_edits_one_entry_of_a_mapping(tmp_path: Path) -> None:
     edited = load_config(Tables, None, ["parts.second.mode=gated", "parts.third.note=x", "parts.first={note: y}"]).parts
     assert edited == {"first": Part("plain", "y"), "second": Part("gated", "2"), "third": Part("plain", "x")}
 
 
 @pytest.mark.parametrize("word", ["off", "no", "on", "Yes", "true", "007", "1e-3", "2026-01-01", "it's", "'off'"])
-def test_a_text_of_a_file_is_taken_as_it_stands(tmp_path: Path, word: str) -> None:
+def test_text_of_a_file_is_taken_literally(tmp_path: Path, word: str) -> None:
     text = word.strip("'")
     wanted = Tables({text: Part(text, text)}, [text])
     block = f"# word\nparts:\n  {word}:\n    mode: {word}  # why\n    note: {word}\nwords:\n- {word}\n"
@@ -111,12 +111,12 @@ def test_a_text_of_a_file_is_taken_as_it_stands(tmp_path: Path, word: str) -> No
         assert load_config(Tables, None, [f"words=[{word}]"]).words == [text]
 
 
-def test_yaml_keeps_its_own_meaning_elsewhere(tmp_path: Path) -> None:
+def test_yaml_keeps_its_meaning_elsewhere(tmp_path: Path) -> None:
     read = load_yaml(tmp_path, "switch: off\nparts:\n  a: &a {note: null, mode: off}\n  b: {<<: *a, note: ~}")
     assert read == Tables({"a": Part("off"), "b": Part("off")}, switch=False)
 
 
-# What OmegaConf, YAML or a shell would take for something else.
+# Text that OmegaConf, YAML or a shell would interpret.
 TEXTS = [
     *(
         "${5}",
@@ -186,7 +186,7 @@ def texts_everywhere(text: str) -> Tables:
 
 
 @pytest.mark.parametrize("text", [*TEXTS, *random_texts(150)])
-def test_a_text_stays_as_it_is(tmp_path: Path, text: str) -> None:
+def test_text_is_unchanged(tmp_path: Path, text: str) -> None:
     config = texts_everywhere(text)
     plain = config_to_dict(config)
     assert config_from_dict(Tables, plain, "an artefact") == config
@@ -212,7 +212,7 @@ def test_no_setting_reads_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
                 config_from_dict(Outer, {"inner": {"rate": secret}}, "an artefact")
 
 
-def test_null_is_no_text(tmp_path: Path) -> None:
+def test_null_is_not_text(tmp_path: Path) -> None:
     assert load_config(Tables, None, ["parts.second.note=null"]).parts["second"].note is None
     assert load_config(Tables, None, ["parts.second.note='null'"]).parts["second"].note == "null"
     assert load_config(Outer, None, ["maybe=null"]).maybe is None
@@ -237,7 +237,7 @@ def test_numbers_are_read_by_the_type_of_their_setting(tmp_path: Path, written: 
 
 
 @pytest.mark.parametrize("written", [".inf", "-.INF", ".NaN", "nan"])
-def test_a_number_is_finite_wherever_it_stands(tmp_path: Path, written: str) -> None:
+def test_numbers_must_be_finite_everywhere(tmp_path: Path, written: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(f"numbers: [1, {written}]\n")
     with pytest.raises(ConfigError, match="Setting 'numbers' is (-?inf|nan)"):
@@ -254,7 +254,7 @@ def test_a_setting_without_default_must_be_given() -> None:
         config_from_dict(Needed, {}, "an artefact")
 
 
-def test_unknown_key_names_the_near_one() -> None:
+def test_unknown_key_names_a_similar_one() -> None:
     with pytest.raises(ConfigError, match=r"Unknown setting 'inner.rat' .* Did you mean inner.rate"):
         load_config(Outer, None, ["inner.rat=1"])
     with pytest.raises(ConfigError, match=r"Unknown setting 'parts.x.mod' .* Did you mean parts.<name>.mode"):
@@ -272,7 +272,7 @@ def test_unknown_key_names_the_near_one() -> None:
         ("inner.rate=-1", "rate is -1.0"),
     ],
 )
-def test_bad_values_are_sentences(override: str, expected: str) -> None:
+def test_bad_values_are_reported(override: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_config(Outer, None, [override])
 
@@ -286,7 +286,7 @@ def test_bad_values_are_sentences(override: str, expected: str) -> None:
         ("parts.first=1", "'parts.first' .* cannot be used"),
     ],
 )
-def test_values_of_another_form_are_sentences(override: str, expected: str) -> None:
+def test_values_of_another_type_are_reported(override: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_config(Tables, None, [override])
 
@@ -320,7 +320,7 @@ MULTIPLYING = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     ],
     ids=lambda text: text[:20],
 )
-def test_bad_files_are_sentences(tmp_path: Path, text: str) -> None:
+def test_bad_files_are_reported(tmp_path: Path, text: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match="bad.yaml"):

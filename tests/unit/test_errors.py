@@ -9,7 +9,7 @@ def test_an_error_is_its_message_and_its_remedy() -> None:
     assert error.exit_code == 2
 
 
-def test_errors_survive_the_way_between_processes() -> None:
+def test_errors_survive_pickling_between_processes() -> None:
     error = pickle.loads(pickle.dumps(MediaError("No sound.", reason="no_audio", remedy="Add some.")))
     assert isinstance(error, MediaError)
     assert isinstance(error, DmmaError)

@@ -1,4 +1,4 @@
-"""Settings that cannot work are refused when the configuration is read, not hours later."""
+"""Invalid settings are refused when the configuration is read."""
 
 import pytest
 
@@ -22,7 +22,7 @@ from dmma_core.job_configs import ExtractConfig, GenerateConfig, PretrainTinyCon
         (PretrainTinyConfig, "num_threads=0", "num_threads is 0"),
     ],
 )
-def test_what_cannot_work_is_refused(config: type, setting: str, sentence: str) -> None:
+def test_invalid_settings_are_refused(config: type, setting: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load_config(config, None, [setting])
 

@@ -32,7 +32,7 @@ def commit_all(folder: Path) -> str:
 
 
 def copy_package(folder: Path) -> Path:
-    """The two files that provenance needs, as an installed copy or a checkout has them."""
+    """The two files that provenance needs, as in an installed copy or a checkout."""
     (folder / "dmma_core").mkdir(parents=True)
     for name in ("__init__.py", "provenance.py"):
         shutil.copy(ROOT / "dmma_core" / name, folder / "dmma_core")
@@ -40,7 +40,7 @@ def copy_package(folder: Path) -> Path:
 
 
 def commit_named_in(folder: Path, **variables: str) -> str:
-    """What a new process that imports the package from `folder` calls its commit."""
+    """The commit that a new process reports which imports the package from `folder`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DMMA_", "GIT_"))}
     environment = {**kept, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **variables}
     command = [sys.executable, "-c", ASK]
@@ -61,7 +61,7 @@ def test_provenance_names_code_and_libraries() -> None:
     assert record["libraries"]["torch"] != "absent"
 
 
-def test_a_checkout_names_its_commit_and_says_when_files_differ(tmp_path: Path) -> None:
+def test_a_checkout_names_its_commit_and_marks_changed_files(tmp_path: Path) -> None:
     commit = commit_all(copy_package(tmp_path))
     assert commit_named_in(tmp_path, DMMA_GIT_COMMIT="of-another-tree") == commit
     assert commit_named_in(tmp_path, GIT_DIR=str(ROOT / ".git")) == commit  # as git sets it while a hook runs
