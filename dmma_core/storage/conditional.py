@@ -1,7 +1,7 @@
-"""Small files that several processes change: written or removed only where nobody else did so in between.
+"""Conditional writes of small files that several processes change: they fail if another process changed the file.
 
 On gs:// the object's generation decides (preconditions of the JSON API: 0 stands for "absent"). On a disk a new file
-appears by a hard link, which fails where there is one, and is replaced or removed under a lock (flock) on the file.
+is created by a hard link, which fails if it exists, and is replaced or removed under a lock (flock) on the file.
 """
 
 import fcntl
@@ -23,14 +23,14 @@ _ABSENT = "0"
 
 @dataclass(frozen=True)
 class Stored:
-    """Contents of a file and a word for this version of it: the generation on gs://, nothing on a disk."""
+    """Contents of a file and its version: the generation on gs://, empty on a disk."""
 
     data: bytes
     version: str = ""
 
 
 def read(uri: str) -> Stored | None:
-    """The file as it is now, None where there is none. Raises StorageError."""
+    """The current file, None if there is none. Raises StorageError."""
     try:
         # In this order: contents newer than the version only make a later `replace` fail.
         version = paths.size_and_version(uri)[1] if paths.is_remote(uri) else ""
@@ -40,10 +40,10 @@ def read(uri: str) -> Stored | None:
 
 
 def create(uri: str, data: bytes) -> Stored | None:
-    """Write a file that is not there yet, whole or not at all; None where there is one. Raises StorageError.
+    """Write a new file atomically; None if the file exists. Raises StorageError.
 
-    On gs:// the answer may be None although this call wrote the file: where the first answer got lost, the repeated
-    request finds its own file. A caller recognises it by its contents. The same holds for `replace`.
+    On gs:// the result may be None although this call wrote the file: if the first response was lost, the retried request
+    finds its own file. The caller recognises it by its contents. The same holds for `replace`.
     """
     if paths.is_remote(uri):
         return _upload(uri, data, _ABSENT)
@@ -51,14 +51,14 @@ def create(uri: str, data: bytes) -> Stored | None:
     temporary = f"{path}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     paths.write_bytes(temporary, data)
     try:
-        with paths.sentences(uri):
+        with paths.storage_errors(uri):
             return _linked(temporary, path, data)
     finally:
         os.unlink(temporary)
 
 
 def replace(uri: str, data: bytes, old: Stored) -> Stored | None:
-    """Write the file in place of `old`; None where it is not `old` any more. Raises StorageError."""
+    """Write the file in place of `old`; None if it is no longer `old`. Raises StorageError."""
     if paths.is_remote(uri):
         return _upload(uri, data, old.version)
     with _locked(uri) as present:
@@ -69,7 +69,7 @@ def replace(uri: str, data: bytes, old: Stored) -> Stored | None:
 
 
 def remove(uri: str, old: Stored) -> bool:
-    """Remove the file where it still is `old`; whether it was. Raises StorageError."""
+    """Remove the file if it still is `old`; returns whether it was. Raises StorageError."""
     if not paths.is_remote(uri):
         with _locked(uri) as present:
             if present == old.data:
@@ -77,7 +77,7 @@ def remove(uri: str, old: Stored) -> bool:
         return present == old.data
     filesystem, path = paths.filesystem_of(uri)
     bucket, name, _ = filesystem.split_path(path)
-    with paths.sentences(uri):
+    with paths.storage_errors(uri):
         try:
             filesystem.call("DELETE", "b/{}/o/{}", bucket, name, ifGenerationMatch=old.version)
         except (FileNotFoundError, FileExistsError):  # gcsfs raises the latter for every precondition that fails
@@ -86,9 +86,9 @@ def remove(uri: str, old: Stored) -> bool:
 
 
 def update_json(uri: str, change: Callable[[Any], Any]) -> Any:
-    """Write what `change` makes of the file's value (None where there is no file), and return it.
+    """Write `change(value)` of the file's value (None if there is no file), and return it.
 
-    `change` is called again where another process wrote the file meanwhile, so that no process's change is lost.
+    `change` is called again if another process wrote the file meanwhile, so that no process's change is lost.
     """
     while True:
         old = read(uri)
@@ -102,18 +102,18 @@ def _upload(uri: str, data: bytes, generation: str) -> Stored | None:
     filesystem, path = paths.filesystem_of(uri)
     bucket, name, _ = filesystem.split_path(path)
     address = f"{filesystem._location}/upload/storage/v1/b/{quote(bucket)}/o"
-    wanted = {"uploadType": "media", "name": name, "ifGenerationMatch": generation}
+    parameters = {"uploadType": "media", "name": name, "ifGenerationMatch": generation}
     headers = {"Content-Type": "application/octet-stream"}
-    with paths.sentences(uri):
+    with paths.storage_errors(uri):
         try:
-            made = filesystem.call("POST", address, headers=headers, data=data, json_out=True, **wanted)
+            created = filesystem.call("POST", address, headers=headers, data=data, json_out=True, **parameters)
         except FileExistsError:  # the precondition failed
             return None
         except FileNotFoundError:
             if generation == _ABSENT:  # there is no such bucket
                 raise
             return None
-    return Stored(data, made["generation"])
+    return Stored(data, created["generation"])
 
 
 def _linked(temporary: str, path: str, data: bytes) -> Stored | None:
@@ -126,9 +126,9 @@ def _linked(temporary: str, path: str, data: bytes) -> Stored | None:
 
 @contextmanager
 def _locked(uri: str) -> Iterator[bytes | None]:
-    """Contents of a local file that nobody else replaces or removes inside the block; None where there is none."""
+    """Contents of a local file, locked against changes by other processes inside the block; None if there is none."""
     path = paths.absolute(uri)
-    with paths.sentences(uri):
+    with paths.storage_errors(uri):
         while True:
             try:
                 file = open(path, "r+b")  # noqa: SIM115  (closed below; network file systems lock writable files only)
@@ -137,7 +137,7 @@ def _locked(uri: str) -> Iterator[bytes | None]:
                 return
             with file:
                 _lock(file.fileno(), uri)
-                if _is_at(file.fileno(), path):  # else it was replaced or removed while the lock was waited for
+                if _is_at(file.fileno(), path):  # else it was replaced or removed while waiting for the lock
                     yield file.read()
                     return
 

@@ -1,4 +1,4 @@
-"""Resumable download of one file, over HTTP or from the folder of a mirror.
+"""Resumable download of one file, over HTTP or from a mirror folder.
 
 `<name>.part.source.json` records the source and version of the bytes in the partial file. Bytes of another source or
 version, or of a source without versions, are discarded, so a file never mixes the bytes of two.
@@ -43,7 +43,7 @@ def download(url: str, part: Path, label: str) -> None:
     if has_user:
         raise StorageError(
             f"{without_password(url)} is given with a user or a password, which are not sent.",
-            remedy="Give a mirror that asks for none, or a bucket.",
+            remedy="Give a mirror that needs none, or a bucket.",
         )
     with _locked(part) as part_file:
         failed, most = 0, part_file.num_bytes
@@ -97,13 +97,13 @@ class _Part:
         return int(self._file.seek(0, 2))
 
     def version_of(self, source: str) -> str | None:
-        """Version of `source` that its bytes belong to; None where that is unknown."""
+        """Version of `source` that its bytes belong to; None if unknown."""
         record = _record_of(self._path)
         recorded = paths.read_json(str(record)) if record.is_file() else {}
         return str(recorded["version"]) if recorded.get("source") == source else None
 
     def restart(self, source: str, version: str | None) -> None:
-        """Discard all bytes and record the `version` of the next ones; None where the source has no versions."""
+        """Discard all bytes and record the `version` of the next ones; None if the source has no versions."""
         self._file.truncate(0)
         _record_of(self._path).unlink(missing_ok=True)
         if version is not None:

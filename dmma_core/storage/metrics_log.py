@@ -16,7 +16,7 @@ from typing import Any
 from dmma_core.storage import paths
 
 COUNTERS = ("step", "samples", "wall_s", "unix_s")
-Point = dict[str, float]
+MetricsPoint = dict[str, float]
 _RESEND_EVERY_S = 30.0
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class MetricsLog:
         self._remote = paths.is_remote(uri)
         self._write_all()
 
-    def append(self, point: Point) -> None:
+    def append(self, point: MetricsPoint) -> None:
         """Add one point; its values must be finite."""
         self._points.append(point)
         if not self._remote:
@@ -51,14 +51,14 @@ class MetricsLog:
         self._written_s = time.monotonic()
 
 
-def read_metrics(uri: str) -> list[Point]:
-    """All points of a metrics.jsonl, in order; none where there is no file.
+def read_metrics(uri: str) -> list[MetricsPoint]:
+    """All points of a metrics.jsonl, in order; empty if there is no file.
 
     Damaged lines are skipped with a warning.
     """
     if not paths.exists(uri):
         return []
-    points: list[Point] = []
+    points: list[MetricsPoint] = []
     for line in paths.read_text(uri).split("\n"):
         try:
             point: Any = json.loads(line) if line else None
@@ -72,5 +72,5 @@ def read_metrics(uri: str) -> list[Point]:
     return points
 
 
-def _lines(points: Sequence[Point]) -> str:
+def _lines(points: Sequence[MetricsPoint]) -> str:
     return "".join(json.dumps(point, allow_nan=False) + "\n" for point in points)

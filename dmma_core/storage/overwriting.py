@@ -1,7 +1,7 @@
-"""No job writes over a file that is not its own: neither over one of its inputs, nor in a folder that it did not begin.
+"""Protection against overwriting: a job overwrites neither its inputs nor files that it did not write.
 
-Every job asks `refuse_overwriting` before it works and in its dry run. A folder is a job's own when the file is there that
-the job writes into it first.
+Every job calls `refuse_overwriting` before it works and in its dry run. A folder is a job's own if it contains the file
+that the job writes first.
 """
 
 import os
@@ -14,10 +14,10 @@ _MAX_NAMED = 3
 
 
 def refuse_overwriting(folder_uri: str, names: Iterable[str], is_own: bool, inputs: Sequence[str] = ()) -> None:
-    """Raise StorageError where writing the files or folders `names` directly in `folder_uri` would cost other files.
+    """Raise StorageError if writing the files or folders `names` directly in `folder_uri` would overwrite other files.
 
-    Refused are `inputs` always, by whatever path or link they are reached, and anything else of these names unless the
-    folder `is_own`. Nothing is refused where none of the names is there.
+    `inputs` are always refused, by whatever path or link they are reached; other existing files of these names are
+    refused unless the folder `is_own`.
     """
     present = paths.list_names(folder_uri) & set(names)
     if not present:
@@ -26,19 +26,19 @@ def refuse_overwriting(folder_uri: str, names: Iterable[str], is_own: bool, inpu
     for uri in (paths.join(folder_uri, name) for name in sorted(present)):
         if source := read.get(_identity(uri)):
             raise StorageError(
-                f"{uri} would be written over, but it is the input {source}.",
+                f"{uri} would be overwritten, but it is the input {source}.",
                 remedy="Give another place for the output.",
             )
     if not is_own:
         shown = ", ".join(sorted(present)[:_MAX_NAMED]) + (", …" if len(present) > _MAX_NAMED else "")
         raise StorageError(
-            f"{folder_uri} was not begun by this job and holds what would be written over: {shown}.",
+            f"{folder_uri} was not written by this job and holds files that would be overwritten: {shown}.",
             remedy="Give another place for the output, or move these away.",
         )
 
 
 def is_own_json(uri: str, *keys: str) -> bool:
-    """Whether `uri` is a JSON object that has `keys`, as a job wrote it."""
+    """Whether `uri` is a JSON object with `keys`, as a job writes it."""
     if not paths.exists(uri):
         return False
     try:
@@ -49,7 +49,7 @@ def is_own_json(uri: str, *keys: str) -> bool:
 
 
 def _identity(uri: str) -> object:
-    """Equal for two names of one file, existing or not: links, relative paths and file:// lead to the same."""
+    """Equal for two names of one file, existing or not: links, relative paths and file:// are resolved."""
     if paths.is_remote(uri):
         return paths.filesystem_of(uri)[1]
     path = paths.absolute(uri)

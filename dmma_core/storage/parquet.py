@@ -1,4 +1,4 @@
-"""Parquet without Arrow's threads, which sometimes aborted a process that exited soon after reading."""
+"""Parquet without Arrow's threads, which sometimes abort a process that exits soon after reading."""
 
 import io
 

@@ -1,7 +1,7 @@
-"""The one storage door: local folders and gs:// buckets behind the same functions (fsspec, gcsfs).
+"""The storage API: local folders and gs:// buckets behind the same functions (fsspec, gcsfs).
 
-A URI is a local path, `file://…` or `gs://bucket/…`. Writes are atomic: a reader sees the old file or the whole new
-one. Completeness markers are ordinary files written last.
+A URI is a local path, `file://…` or `gs://bucket/…`. Writes are atomic: a reader sees the old file or the complete
+new one. Completeness markers are ordinary files written last.
 """
 
 import errno
@@ -35,7 +35,7 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """The same place named independently of the working directory, for other processes."""
+    """`uri` independent of the working directory, for other processes."""
     return uri if is_remote(uri) else str(filesystem_of(uri)[1])
 
 
@@ -60,14 +60,14 @@ def filesystem_of(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def _google_storage(token: str | None) -> fsspec.AbstractFileSystem:
     from aiohttp import ClientTimeout
 
-    # Listings are never cached: another process may just have written the marker that is being looked for. gcsfs itself
-    # sets no limit, so that an answer that got lost would be waited for until the end of days; it tries again after these.
+    # Listings are never cached: another process may just have written the marker that is looked for. gcsfs sets no time
+    # limit by default and would wait forever for a lost response; after these limits it retries.
     limits = ClientTimeout(total=None, sock_connect=_CONNECT_LIMIT_S, sock_read=_SILENCE_LIMIT_S)
     return fsspec.filesystem("gs", token=token, use_listings_cache=False, requests_timeout=limits)
 
 
 def arrow_filesystem_of(uri: str) -> tuple["pafs.FileSystem", str]:
-    """pyarrow filesystem over the same door. A bare gs:// URI must never reach pyarrow: its own client may hang."""
+    """pyarrow filesystem over the same fsspec one. Never pass a gs:// URI to pyarrow: its own client may hang."""
     from pyarrow import fs as pafs
 
     filesystem, path = filesystem_of(uri)
@@ -90,7 +90,7 @@ def join(base: str, *parts: str) -> str:
 
 def exists(uri: str) -> bool:
     filesystem, path = filesystem_of(uri)
-    with sentences(uri):
+    with storage_errors(uri):
         return bool(filesystem.exists(path))
 
 
@@ -99,7 +99,7 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     filesystem, root = filesystem_of(uri)
     if not is_remote(uri) and not os.path.isdir(root):
         raise StorageError(f"There is no folder {uri}.", remedy="Check the path.")
-    with sentences(uri):
+    with storage_errors(uri):
         found = filesystem.find(root)
     base = uri.rstrip("/")
     names = sorted(path[len(root) :].lstrip("/") for path in found)
@@ -111,7 +111,7 @@ def list_folders(uri: str) -> list[str]:
     filesystem, root = filesystem_of(uri)
     if not exists(uri):
         return []
-    with sentences(uri):
+    with storage_errors(uri):
         entries = filesystem.ls(root, detail=True)
     return sorted(posixpath.basename(e["name"].rstrip("/")) for e in entries if e["type"] == "directory")
 
@@ -121,14 +121,14 @@ def list_names(uri: str) -> set[str]:
     filesystem, root = filesystem_of(uri)
     if not exists(uri):
         return set()
-    with sentences(uri):
+    with storage_errors(uri):
         return {posixpath.basename(path.rstrip("/")) for path in filesystem.ls(root, detail=False)}
 
 
 @contextmanager
 def open_read(uri: str) -> Iterator[IO[bytes]]:
     filesystem, path = filesystem_of(uri)
-    with sentences(uri), filesystem.open(path, "rb") as file:
+    with storage_errors(uri), filesystem.open(path, "rb") as file:
         yield file
 
 
@@ -136,9 +136,9 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
 def open_write(uri: str) -> Iterator[IO[bytes]]:
     """Write `uri` atomically: nothing appears there if the block raises or the process dies."""
     filesystem, path = filesystem_of(uri)
-    with sentences(uri):
+    with storage_errors(uri):
         if is_remote(uri):
-            # Spooled locally and sent whole: a gcsfs file left open would be flushed later by the garbage collector.
+            # Spooled locally, then uploaded: an open gcsfs file would be flushed later by the garbage collector.
             with tempfile.NamedTemporaryFile(prefix="dmma-upload-") as spool:
                 yield spool
                 spool.flush()
@@ -160,7 +160,7 @@ def open_write(uri: str) -> Iterator[IO[bytes]]:
 def read_bytes(uri: str) -> bytes:
     if is_remote(uri):
         filesystem, path = filesystem_of(uri)
-        with sentences(uri):  # in one request: an opened file has the size of one version, the contents of the next
+        with storage_errors(uri):  # one request, or size and contents may be of two versions
             data: bytes = filesystem.cat_file(path)
         return data
     with open_read(uri) as file:
@@ -173,18 +173,15 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def append_text(uri: str, text: str) -> None:
-    """Add `text` to the end of a local file. Objects of a bucket cannot be appended to: write them whole."""
+    """Add `text` to the end of a local file. Objects of a bucket cannot be appended to: rewrite them."""
     assert not is_remote(uri)
     _, path = filesystem_of(uri)
-    with sentences(uri), open(path, "a", encoding="utf-8") as file:
+    with storage_errors(uri), open(path, "a", encoding="utf-8") as file:
         file.write(text)
 
 
 def read_text(uri: str) -> str:
-    try:
-        return read_bytes(uri).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise StorageError(f"{uri} is not UTF-8 text ({error.reason}).", remedy="Save it as UTF-8.") from error
+    return _decoded(uri, read_bytes(uri))
 
 
 def read_json(uri: str) -> Any:
@@ -192,11 +189,18 @@ def read_json(uri: str) -> Any:
 
 
 def parse_json(uri: str, data: bytes) -> Any:
-    """The value of a JSON file with the contents `data`. Raises StorageError where they are none."""
+    """The value of a JSON file with the contents `data`. Raises StorageError for invalid UTF-8 or JSON."""
     try:
-        return json.loads(data)
+        return json.loads(_decoded(uri, data))
     except ValueError as error:
         raise StorageError(f"{uri} is not valid JSON ({error}).", remedy="Run the job that writes it again.") from error
+
+
+def _decoded(uri: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StorageError(f"{uri} is not UTF-8 text ({error.reason}).", remedy="Save it as UTF-8.") from error
 
 
 def write_json(uri: str, value: Any) -> None:
@@ -204,15 +208,15 @@ def write_json(uri: str, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """`value` as this project's JSON files hold it."""
+    """`value` in the format of this project's JSON files."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def remove(uri: str) -> None:
-    """Remove a file or a whole folder; nothing happens where there is none."""
+    """Remove a file, or a folder with its contents; does nothing if there is none."""
     filesystem, path = filesystem_of(uri)
     if exists(uri):
-        with sentences(uri):
+        with storage_errors(uri):
             filesystem.rm(path, recursive=True)
 
 
@@ -225,9 +229,9 @@ def sha256_of(uri: str) -> str:
 
 
 def size_and_version(uri: str) -> tuple[int, str]:
-    """Bytes of a file, and a word that becomes another when the file is replaced."""
+    """Size of a file in bytes, and an identifier that changes when the file is replaced."""
     filesystem, path = filesystem_of(uri)
-    with sentences(uri):
+    with storage_errors(uri):
         info = filesystem.info(path)
         if info["type"] == "directory":
             raise IsADirectoryError
@@ -236,10 +240,10 @@ def size_and_version(uri: str) -> tuple[int, str]:
 
 
 def upload(file: str, uri: str) -> None:
-    """Copy a local file to `uri`, whole or not at all."""
+    """Copy a local file to `uri` atomically."""
     filesystem, path = filesystem_of(uri)
     if is_remote(uri):
-        with sentences(uri):
+        with storage_errors(uri):
             filesystem.put_file(file, path)
         return
     with open_read(file) as source, open_write(uri) as target:
@@ -249,7 +253,7 @@ def upload(file: str, uri: str) -> None:
 def check_writable(uri: str) -> None:
     """Write and remove a small file below `uri`. Raises StorageError where that is not possible.
 
-    Where the local folder `uri` does not exist yet, the nearest one above it is tried, and nothing is left behind.
+    If the local folder `uri` does not exist yet, its nearest existing parent is tested, and no folder is created.
     """
     folder = uri if is_remote(uri) else absolute(uri)
     while not (is_remote(folder) or os.path.exists(folder)):
@@ -264,8 +268,8 @@ def _is_temporary(name: str) -> bool:
 
 
 @contextmanager
-def sentences(uri: str) -> Iterator[None]:
-    """Turn the operating system's errors into sentences that name the URI and the remedy."""
+def storage_errors(uri: str) -> Iterator[None]:
+    """Convert errors of the operating system and the bucket's client to StorageError with the URI and the remedy."""
     try:
         yield
     except FileNotFoundError as error:
@@ -278,7 +282,7 @@ def sentences(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri} lies below a file, a folder was expected.", remedy="Check the path.") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            place = tempfile.gettempdir() if is_remote(uri) else uri  # what is remote is copied there first
+            place = tempfile.gettempdir() if is_remote(uri) else uri  # uploads are spooled there
             raise StorageError(
                 f"The disk is full: {place} could not be written.", remedy="Free space and run again."
             ) from error
@@ -299,7 +303,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _remote_errors(uri: str) -> tuple[type[Exception], ...]:
-    """What a bucket's client raises besides OSError; of ValueError only its own "Bad Request"."""
+    """Errors of a bucket's client besides OSError; of ValueError only its "Bad Request" is converted."""
     if not is_remote(uri):
         return ()
     from aiohttp import ClientError

@@ -1,14 +1,14 @@
 """Layout of a training run on storage, shared by the job that writes it and the jobs that read it.
 
-    runs/<name>/job.yaml                          the whole configuration
-                metrics.jsonl                     one JSON object a logged point; always written, MLflow or not
-                evaluations.jsonl                 the same form, from `dmma evaluate`: what the run's sounds measured
+    runs/<name>/job.yaml                          the full configuration
+                metrics.jsonl                     one JSON object per logged point; written with and without MLflow
+                evaluations.jsonl                 the same form, from `dmma evaluate`: metrics of the run's sounds
                 checkpoints/step=000000500/       model.safetensors, ema files, state files
                                     COMPLETE.json  architecture, feature schema, counters, sha256 of every file; last
-                LEASE.json, STOP, FAILED.json  of the job that trains it now: who it is, a request to stop, why it failed
+                LEASE.json, STOP, FAILED.json  of the job that trains it: its lease, a request to stop, its error
 
 A checkpoint's COMPLETE.json describes everything that is needed to build its network, so a checkpoint folder can be
-copied alone.
+copied on its own.
 """
 
 import re
@@ -25,8 +25,8 @@ from dmma_core.storage.tensor_files import read_tensors
 SCHEMA_VERSION = 2
 MARKER = "COMPLETE.json"
 MODEL = "model.safetensors"  # the network as it was trained
-EMA = "ema.safetensors"  # the averaged one, which generation uses
-_OVERFITTING = 1.05  # a rise of the validation loss above its lowest value that noise does not explain
+EMA = "ema.safetensors"  # the averaged network, which generation uses
+_OVERFITTING = 1.05  # ratio of the validation loss to its lowest value that noise does not explain
 _TRAINING = (
     "step",
     "samples",
@@ -50,13 +50,13 @@ class Checkpoint:
 
     @property
     def training(self) -> dict[str, Any]:
-        """How the network was trained, for the records of what is made with it. Absent entries are None."""
+        """How the network was trained, for the records of generated sounds. Absent entries are None."""
         training = {key: self.record.get(key) for key in _TRAINING}
         return {**training, "provenance": self.record.get("provenance")}
 
     @property
     def overfitting(self) -> str:
-        """What is to be said where the validation loss has risen well above its lowest value; else nothing."""
+        """A warning if the validation loss has risen well above its lowest value, else empty."""
         validation = self.record.get("validation") or {}
         loss = validation.get("loss")
         if loss is None or loss <= _OVERFITTING * validation["lowest_loss"]:
@@ -68,7 +68,7 @@ class Checkpoint:
 
     @property
     def validation_loss(self) -> float | None:
-        """The loss measured at this very step; None where it was not measured."""
+        """The loss measured at this step; None if it was not measured."""
         return (self.record.get("validation") or {}).get("loss")
 
     def read(self, name: str) -> dict[str, Tensor]:
@@ -80,14 +80,15 @@ class Checkpoint:
             )
         if paths.sha256_of(uri) != self.record["files"][name]:
             raise CheckpointError(
-                f"{uri} differs from its recorded sha256.", remedy="Delete this checkpoint; the one before is used."
+                f"{uri} differs from its recorded sha256.",
+                remedy="Delete this checkpoint; the previous one is used then.",
             )
         return read_tensors(uri)
 
     def load_into(self, model: nn.Module, name: str) -> None:
         """Load MODEL or EMA into `model`. Raises CheckpointError unless names and shapes are the same."""
         try:
-            load_strictly(model, self.read(name), "this one", f"{self.uri}/{name}")
+            load_strictly(model, self.read(name), "this network", f"{self.uri}/{name}")
         except WeightsError as error:
             raise CheckpointError(
                 f"The network is of another architecture, or damaged: {error.message}",
@@ -121,7 +122,7 @@ class RunFolder:
         return paths.join(self.uri, "checkpoints", step_name(step))
 
     def steps(self) -> list[int]:
-        """Steps of all checkpoints, ascending, also of those without a marker: leftovers of a killed run."""
+        """Steps of all checkpoints, ascending, also of incomplete ones (without a marker) of a killed run."""
         found = (step_of(name) for name in paths.list_folders(paths.join(self.uri, "checkpoints")))
         return sorted(step for step in found if step is not None)
 
@@ -130,10 +131,10 @@ class RunFolder:
         return [step for step in self.steps() if paths.exists(paths.join(self.checkpoint_uri(step), MARKER))]
 
     def checkpoint(self, step: int | None = None) -> Checkpoint:
-        """The checkpoint of `step`, or the newest complete one. Raises IncompleteError where there is none."""
+        """The checkpoint of `step`, or the newest complete one. Raises IncompleteError if there is none."""
         steps = self.complete_steps()
         if not steps:
-            raise IncompleteError(f"{self.uri} has no complete checkpoint.", remedy=self._what_else())
+            raise IncompleteError(f"{self.uri} has no complete checkpoint.", remedy=self._advice())
         if step is not None and step not in steps:
             raise IncompleteError(
                 f"{self.uri} has no complete checkpoint of step {step}, only of {', '.join(map(str, steps))}.",
@@ -148,17 +149,17 @@ class RunFolder:
         return Checkpoint(uri, record["step"], record)
 
     def best_checkpoint(self) -> Checkpoint:
-        """The complete checkpoint with the lowest validation loss; the newest where none of them was validated.
+        """The complete checkpoint with the lowest validation loss; the newest if none was validated.
 
-        Raises IncompleteError where there is no complete checkpoint.
+        Raises IncompleteError if there is no complete checkpoint.
         """
         newest = self.checkpoint()
-        every = [newest if step == newest.step else self.checkpoint(step) for step in self.complete_steps()]
-        validated = [one for one in every if one.validation_loss is not None]
-        return min(validated, key=lambda one: (one.validation_loss, one.step), default=newest)
+        checkpoints = [newest if step == newest.step else self.checkpoint(step) for step in self.complete_steps()]
+        validated = [checkpoint for checkpoint in checkpoints if checkpoint.validation_loss is not None]
+        return min(validated, key=lambda found: (found.validation_loss, found.step), default=newest)
 
-    def _what_else(self) -> str:
-        """Advice to who took this folder for a run with checkpoints. A comparison's folder holds its arms' runs."""
+    def _advice(self) -> str:
+        """Remedy for a folder without checkpoints: the runs below it if it is a comparison's folder."""
         runs = [paths.join(self.uri, name) for name in paths.list_folders(self.uri)]
         arms = [run for run in runs if paths.exists(paths.join(run, "checkpoints"))]
         return (
@@ -173,7 +174,7 @@ def step_name(step: int) -> str:
 
 
 def step_of(name: str) -> int | None:
-    """The step that `step_name` made this name of; None for any other name, such as that of a copy made by hand."""
+    """The step in a name made by `step_name`; None for any other name, such as a copy made by hand."""
     digits = re.fullmatch("step=([0-9]+)", name)
     step = int(digits[1]) if digits else 0
     return step if name == step_name(step) else None

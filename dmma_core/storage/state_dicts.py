@@ -58,7 +58,7 @@ def unwrap(content: Any, where: str = "The checkpoint") -> dict[str, Tensor]:
     """The tensors of a network in a file's content: a state dict, or a checkpoint that contains it under a known key.
 
     The keys are "weights", "ema", "state_dict", "generator" and "model", also nested; a prefix "module." of
-    all names is removed. Raises WeightsError, beginning with `where`, if there are no tensors.
+    all names is removed. Raises WeightsError, starting with `where`, if there are no tensors.
     """
     for _ in _CONTAINERS:  # bounded depth, because a file may contain itself
         content = _contained(content)
@@ -88,9 +88,9 @@ def checked_state_dict(
     """float32 tensors of exactly the names and `shapes` that `network` expects; `state` may be wrapped, see `unwrap`.
 
     Half precision is converted to float32; integer scalars (counters) are unchanged. Names in `optional` may be absent,
-    those that begin with one of `unused` are ignored, those in `may_be_nan` need not be finite. Raises WeightsError
-    that lists what is missing, unexpected, of another shape or type, or not finite; `identify` may name the actual
-    network.
+    those that start with one of `unused` are ignored, those in `may_be_nan` need not be finite. Raises WeightsError
+    that lists missing, unexpected and non-finite tensors and those of another shape or type; `identify` may name the
+    actual network.
     """
     tensors = {name: value for name, value in unwrap(state, where).items() if not name.startswith(unused)}
     mismatches = _mismatches(tensors, shapes, optional)
@@ -104,8 +104,8 @@ def checked_state_dict(
     found = "; ".join(f"{len(names)} {kind} ({_shortened(names)})" for kind, names in mismatches.items() if names)
     if not found:
         return tensors
-    if is_another and identify and (name_of_it := identify(tensors)):
-        found += f". It is a {name_of_it} checkpoint"
+    if is_another and identify and (actual := identify(tensors)):
+        found += f". It is a {actual} checkpoint"
     raise WeightsError(
         f"{where} cannot be loaded into {network}: {found}.",
         remedy="Use the file of this network, or the network of this file." if is_another else "Fetch the file again.",

@@ -10,7 +10,7 @@ from torch import Tensor
 from dmma_core.errors import StorageError
 from dmma_core.storage import paths
 
-_MAX_HEAD_BYTES = 100_000_000  # the format's own limit
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 
 
 def read_tensors(uri: str) -> dict[str, Tensor]:
@@ -27,14 +27,14 @@ def read_tensors(uri: str) -> dict[str, Tensor]:
 
 
 def tensor_names(uri: str) -> set[str]:
-    """Names of the tensors of a safetensors file, from its head alone; none where it is absent or of another kind."""
+    """Names of the tensors of a safetensors file, read from its header; empty if it is absent or of another format."""
     if not paths.exists(uri):
         return set()
     with paths.open_read(uri) as file:
         length = int.from_bytes(file.read(8), "little")
-        head = file.read(length) if length <= _MAX_HEAD_BYTES else b""
+        header = file.read(length) if length <= _MAX_HEADER_BYTES else b""
     try:
-        return set(json.loads(head)) - {"__metadata__"}
+        return set(json.loads(header)) - {"__metadata__"}
     except (ValueError, TypeError):
         return set()
 

@@ -2,7 +2,7 @@
 
     <cache>/<filename>                  the file, as published; from `dmma weights fetch`, or copied by hand
             <filename>.verified.json    sha256 and size at the first fetch, of files whose authors publish none
-            <filename>.part             an interrupted fetch; its .part.source.json records the source
+            <filename>.part             of an interrupted fetch; its .part.source.json records the source
 
 The cache is the folder DMMA_CACHE, or ~/.cache/dmma/weights. A mirror is a folder (local or gs://) or a web server with
 the same file names; any cache folder can be a mirror.
@@ -59,11 +59,11 @@ def inventory() -> tuple[list[str], list[str]]:
 def path_of(name: str) -> str:
     """Local path of the file `name`. Never fetches.
 
-    Raises WeightsError where it is missing, with the command that fetches it, or has another size than published.
+    Raises WeightsError, with the command that fetches it, if it is missing or has another size than published.
     """
     file = describe(name)
     location = _location(file)
-    if not _is_there(location):
+    if not _exists(location):
         raise WeightsError(
             f"{file.purpose}: the weights {location} are missing.",
             remedy=f"Get them with `dmma weights fetch {name}`, or copy the file from {file.url} there.",
@@ -81,7 +81,7 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
     """
     file = describe(name)
     location = _location(file)
-    if _is_there(location):
+    if _exists(location):
         verify(name)
         return str(location)
     if offline:
@@ -152,7 +152,7 @@ def _location(file: WeightsFile) -> Path:
     return cache_folder() / file.filename
 
 
-def _is_there(location: Path) -> bool:
+def _exists(location: Path) -> bool:
     if location.is_dir():
         raise WeightsError(f"{location} is a folder, but a file of this name is expected.", remedy="Remove the folder.")
     return os.path.isfile(location)  # unlike Path.is_file, False for an unreadable folder

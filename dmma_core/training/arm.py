@@ -1,7 +1,7 @@
-"""One arm of a comparison, from its plan to its last checkpoint. Knows no Ray: any process can call `train_arm`.
+"""One arm of a comparison, from its plan to its last checkpoint. Independent of Ray: any process can call `train_arm`.
 
-An arm is a choice of columns and of the network that reads them; rows, their order, seeds and every random draw are the
-same in all arms of a comparison.
+Arms differ in the network and the feature columns that it reads. Rows, their order, seeds and noise are the same in all
+arms of a comparison.
 """
 
 import logging
@@ -22,7 +22,7 @@ from dmma_core.models.mmdit_config import MMDiTConfig
 from dmma_core.recipe import Recipe, changes_text, refused_changes
 from dmma_core.storage import paths
 from dmma_core.storage.lease import LeaseToken
-from dmma_core.storage.metrics_log import MetricsLog, Point
+from dmma_core.storage.metrics_log import MetricsLog, MetricsPoint
 from dmma_core.storage.run_folder import EMA, Checkpoint, RunFolder
 from dmma_core.training.checkpoint import (
     RunIdentity,
@@ -45,14 +45,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """Everything one arm needs. Training stops in an orderly way once a file appears at `stop_uri`.
+    """Inputs of the training of one arm. Training stops with a checkpoint once a file exists at `stop_uri`.
 
     Training starts from the averaged weights and the normalisation of the checkpoint `init`, or without one from the seed's
-    weights and `normalisation`, which depth added to `init` uses as well. An arm that has a checkpoint of its own needs
-    neither; where its initial weights were not the seed's, `init_sha256` is their sha256. `allow_changes` names settings of
-    the recipe that may differ from those of the checkpoint that it resumes from.
+    weights and `normalisation`, which depth added to `init` uses too. An arm with a checkpoint of its own needs neither;
+    if its initial weights were not the seed's, `init_sha256` is their sha256. `allow_changes` names settings of the recipe
+    that may differ from those of the checkpoint that it resumes from.
 
-    Worker 0 writes as long as the storage says that the job holds the `lease` on `run_uri`; None stands for a job alone.
+    Worker 0 writes while the job holds the `lease` on `run_uri`; None means that no other job can write there.
     """
 
     arm: str
@@ -73,24 +73,24 @@ class ArmPlan:
         return RunIdentity(self.arm, self.recipe, model, features, store.fingerprint, init_sha256, self.allow_changes)
 
     def bytes_to_keep(self) -> tuple[int, int]:
-        """Bytes of checkpoints, at most, and of snapshots that a whole run keeps on storage.
+        """Maximum bytes of checkpoints, and bytes of snapshots, that a complete run stores.
 
-        A checkpoint holds the network, its average, two moments of the optimiser and the tracked averages, in float32;
-        beside `keep_checkpoints` there is the best one, and for a moment one more. Snapshots hold the tracked averages
+        A checkpoint holds the network, its average, two moments of the optimiser and the tracked averages, in float32; in
+        addition to `keep_checkpoints` there is the best one, and temporarily one more. Snapshots hold the tracked averages
         and stay.
         """
-        whole, trainable = parameter_count(self.model)
+        total, trainable = parameter_count(self.model)
         loop, ema = self.recipe.loop, self.recipe.ema
-        averages = whole * len(ema.tracked_sigma_rel)
+        averages = total * len(ema.tracked_sigma_rel)
         num_checkpoints = min(loop.keep_checkpoints + 2, -(-loop.num_steps // loop.checkpoint_every))
         num_snapshots = loop.num_steps // ema.snapshot_every
-        return 4 * num_checkpoints * (2 * whole + 2 * trainable + averages), 4 * num_snapshots * averages
+        return 4 * num_checkpoints * (2 * total + 2 * trainable + averages), 4 * num_snapshots * averages
 
 
 def train_arm(plan: ArmPlan, workers: Workers) -> bool:
     """Train the arm on this worker, from its newest checkpoint if there is one. False if a stop was requested.
 
-    Every worker of the arm calls this with the same plan; worker 0 writes. Raises DmmaError subclasses with a sentence.
+    Every worker of the arm calls this with the same plan; worker 0 writes. Raises subclasses of DmmaError.
     """
     store = FeatureStore(plan.features_uri)
     folder, identity = RunFolder(plan.run_uri), plan.identity(store)
@@ -99,7 +99,7 @@ def train_arm(plan: ArmPlan, workers: Workers) -> bool:
         restore_checkpoint(checkpoint, state, identity)
         _log.info("%s resumes at step %d.", plan.arm, state.step)
         if changes := refused_changes(identity.changes_since(checkpoint), allowed=()):
-            _log.info("%s trains with another recipe from here on: %s.", plan.arm, changes_text(changes))
+            _log.info("%s continues with another recipe: %s.", plan.arm, changes_text(changes))
     else:
         state = new_state(plan, store, workers)
     velocity = workers.wrap(state.model)
@@ -125,7 +125,7 @@ def _prepared_batches(
     plan: ArmPlan, store: FeatureStore, first_sample: int, workers: Workers
 ) -> Generator[tuple[ClipBatch, StepNoise], None, None]:
     """Batches of this worker with their noise, on its device. A thread prepares them: at the published sizes the noise
-    alone take 0.3 ms a clip."""
+    alone takes 0.3 ms per clip."""
     order = SampleOrder([Source(0, store.rows_of_split("train"))], plan.recipe.seed)
     batches = training_batches([store], order, first_sample, plan.recipe.loop.batch_size, workers.rank, workers.size)
 
@@ -137,13 +137,13 @@ def _prepared_batches(
 
 
 def new_state(plan: ArmPlan, store: FeatureStore, workers: Workers) -> TrainingState:
-    """Network with its first values and normalisation, optimiser and averages, at step 0, on the worker's device.
+    """Initial network with its normalisation, optimiser and averages, at step 0, on the worker's device.
 
-    Raises CheckpointError where the plan is one for resuming.
+    Raises CheckpointError if the plan is for resuming a run.
     """
     if plan.init_sha256:
         raise CheckpointError(
-            f"{plan.run_uri} had a checkpoint to resume from, which is gone.", remedy="Run the same command again."
+            f"{plan.run_uri} had a checkpoint to resume from, which is missing.", remedy="Run the same command again."
         )
     assert plan.normalisation is not None
     init, normalisation = plan.init, plan.normalisation
@@ -171,7 +171,7 @@ def _fresh_network(plan: ArmPlan, normalisation: Normalisation, store: FeatureSt
 
 
 def newest_checkpoint(folder: RunFolder) -> Checkpoint | None:
-    """The newest complete checkpoint of the run, None where it has none yet."""
+    """The newest complete checkpoint of the run, None if it has none."""
     try:
         return folder.checkpoint()
     except IncompleteError:
@@ -179,12 +179,12 @@ def newest_checkpoint(folder: RunFolder) -> Checkpoint | None:
 
 
 def check_features(store: FeatureStore, batch_size: int, num_workers: int) -> None:
-    """Raise SchemaError or ConfigError, with the remedy, for a feature set or a batch size that cannot be trained with."""
+    """Raise SchemaError or ConfigError, for a feature set or a batch size that training cannot use."""
     for split in ("train", "val"):
         if not store.rows_of_split(split):
             raise SchemaError(
                 f"{store.uri} has no clip in the split {split!r}.",
-                remedy="Set the share of that split in `dmma clean`, then clean and extract again.",
+                remedy="Set the fraction of that split in `dmma clean`, then clean and extract again.",
             )
     if batch_size % num_workers:
         raise ConfigError(
@@ -194,7 +194,7 @@ def check_features(store: FeatureStore, batch_size: int, num_workers: int) -> No
 
 
 class _Events:
-    """Worker 0 writes points and checkpoints; every worker looks for the stop file, at most twice a second."""
+    """Worker 0 writes points and checkpoints; every worker checks for the stop file, at most twice a second."""
 
     def __init__(
         self, plan: ArmPlan, folder: RunFolder, identity: RunIdentity, first_step: int, workers: Workers
@@ -202,13 +202,13 @@ class _Events:
         self._plan, self._folder, self._identity = plan, folder, identity
         self._metrics: MetricsLog | None = None
         self._interval_s = 10.0 if paths.is_remote(plan.stop_uri) else 0.5
-        self._looked_s = float("-inf")
+        self._checked_s = float("-inf")
         self._lease = plan.lease if workers.rank == 0 else None
         self._require_lease()
         if workers.rank == 0:
             self._metrics = MetricsLog(folder.metrics, first_step if first_step else -1)
 
-    def log(self, point: Point) -> None:
+    def log(self, point: MetricsPoint) -> None:
         if self._metrics:
             self._metrics.append(point)
 
@@ -224,9 +224,9 @@ class _Events:
 
     def should_stop(self) -> bool:
         now_s = time.monotonic()
-        if now_s - self._looked_s < self._interval_s:
+        if now_s - self._checked_s < self._interval_s:
             return False
-        self._looked_s = now_s
+        self._checked_s = now_s
         self._require_lease()
         return paths.exists(self._plan.stop_uri)
 
@@ -239,5 +239,5 @@ class _Events:
             try:
                 self._lease.require()
             except LeaseLostError:
-                self._metrics = None  # the file is another job's, so `close` must not write it
+                self._metrics = None  # the file belongs to another job, so `close` must not write it
                 raise

@@ -1,6 +1,6 @@
-"""The training loop: steps, points of the metrics log, validation, checkpoints, and an orderly stop.
+"""The training loop: steps, points of the metrics log, validation, checkpoints, and a requested stop.
 
-Knows neither Ray nor MLflow: batches come in as an iterator, everything that leaves goes through `LoopEvents`.
+Independent of Ray and MLflow: batches come from an iterator, all output goes through `LoopEvents`.
 """
 
 import logging
@@ -15,7 +15,7 @@ import torch
 from dmma_core.data.batching import ClipBatch
 from dmma_core.errors import TrainingError
 from dmma_core.recipe import Recipe
-from dmma_core.storage.metrics_log import Point
+from dmma_core.storage.metrics_log import MetricsPoint
 from dmma_core.training.checkpoint import TrainingState
 from dmma_core.training.step import StepNoise, StepResult, TrainingStep
 from dmma_core.training.workers import Workers
@@ -24,9 +24,9 @@ _log = logging.getLogger(__name__)
 
 
 class LoopEvents(Protocol):
-    """What the loop tells its surroundings. `log` and `save_*` are called by every worker; only one needs to write."""
+    """Callbacks of the loop. `log` and `save_*` are called by every worker; only one needs to write."""
 
-    def log(self, point: Point) -> None:
+    def log(self, point: MetricsPoint) -> None:
         """A point of the metrics log, counters included."""
 
     def save_checkpoint(self, state: TrainingState) -> None: ...
@@ -34,12 +34,12 @@ class LoopEvents(Protocol):
     def save_snapshot(self, state: TrainingState) -> None: ...
 
     def should_stop(self) -> bool:
-        """Whether this worker was asked to stop; asked after every step, so it must be quick."""
+        """Whether this worker was asked to stop; called after every step, so it must be fast."""
 
 
 @dataclass
 class _Interval:
-    """Sums since the last logged point; validation and checkpoints don't count as training time."""
+    """Sums since the last logged point; validation and checkpoints do not count as training time."""
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -56,34 +56,34 @@ def run_training(
     events: LoopEvents,
     workers: Workers,
 ) -> bool:
-    """Train from `state` up to the recipe's `num_steps`; False if a stop was requested before.
+    """Train from `state` up to the recipe's `num_steps`; False if a stop was requested earlier.
 
-    `batches`, with their random noise, are on the workers' device and start at sample `state.samples`. Raises
-    TrainingError where a loss or the gradient is not finite: every checkpoint is then untouched.
+    `batches`, with their noise, are on the workers' device and start at sample `state.samples`. Raises TrainingError if a
+    loss or the gradient is not finite; no checkpoint is changed then.
     """
     config = recipe.loop
     started_s = time.monotonic() - state.wall_s
     interval, saved_step, stopped = _Interval(), state.step if state.step else None, False
 
-    def log(values: Point) -> None:
+    def log(values: MetricsPoint) -> None:
         state.wall_s = time.monotonic() - started_s
-        counters: Point = {"step": state.step, "samples": state.samples, "wall_s": round(state.wall_s, 3)}
+        counters: MetricsPoint = {"step": state.step, "samples": state.samples, "wall_s": round(state.wall_s, 3)}
         events.log({**counters, "unix_s": round(time.time(), 3), **values})
 
     def log_validation() -> None:
         loss = validate()
         if not math.isfinite(loss):
             raise _diverged(f"validation loss {loss}", state, saved_step, recipe.optim.learning_rate)
-        state.validated(loss)
+        state.record_validation(loss)
         assert state.lowest is not None
         log({"val/loss": loss, "val/above_lowest_percent": 100 * (loss / state.lowest[1] - 1)})
 
     if state.step == 0:
         log_validation()
     while state.step < config.num_steps and not stopped:
-        begun_s = time.monotonic()
+        step_started_s = time.monotonic()
         batch, noise = next(batches)
-        interval.waited_s += time.monotonic() - begun_s
+        interval.waited_s += time.monotonic() - step_started_s
         result = step(batch, noise, state.step)
         if not result.is_finite:
             found = f"loss {result.loss}, gradient norm {result.grad_norm}"
@@ -93,7 +93,7 @@ def run_training(
         state.ema.update(dict(state.model.named_parameters()))
         interval.losses.append(result.loss)
         interval.samples += config.batch_size
-        interval.seconds += time.monotonic() - begun_s
+        interval.seconds += time.monotonic() - step_started_s
 
         is_last = state.step == config.num_steps
         if state.step % config.log_every == 0 or is_last:
@@ -111,12 +111,12 @@ def run_training(
     return not stopped
 
 
-def _training_values(interval: _Interval, last: StepResult, workers: Workers) -> Point:
+def _training_values(interval: _Interval, last: StepResult, workers: Workers) -> MetricsPoint:
     """Means over the interval and the workers."""
     loss, waited_s, seconds = workers.total(
         sum(interval.losses) / len(interval.losses), interval.waited_s, interval.seconds
     )
-    values: Point = {
+    values: MetricsPoint = {
         "train/loss": loss / workers.size,
         "train/grad_norm": last.grad_norm,
         "train/learning_rate": last.learning_rate,
@@ -133,5 +133,5 @@ def _diverged(found: str, state: TrainingState, saved_step: int | None, rate: fl
     return TrainingError(
         f"Training diverged in step {state.step} (sample {state.samples}): {found}, learning rate {rate:.3g}. {kept}",
         remedy=f"Run again with a lower recipe.optim.learning_rate (for example {rate / 2:.2g}) or a longer "
-        "recipe.schedule.warmup_steps; if it returns at the same sample, look at that clip's features.",
+        "recipe.schedule.warmup_steps; if it diverges at the same sample again, check that clip's features.",
     )

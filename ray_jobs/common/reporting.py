@@ -25,7 +25,7 @@ from dmma_core.log import without_password
 from dmma_core.provenance import git_commit
 from dmma_core.storage import paths
 from dmma_core.storage.conditional import update_json
-from dmma_core.storage.metrics_log import COUNTERS, Point, read_metrics
+from dmma_core.storage.metrics_log import COUNTERS, MetricsPoint, read_metrics
 from dmma_core.storage.run_folder import RunFolder
 from ray_jobs.common.tracking_server import local_mlflow_folder, tracking_client, tracking_uri_for
 
@@ -115,7 +115,7 @@ def sync_metrics(comparison: TrackedComparison, known: dict[str, Known] | None =
         return uploaded
 
 
-def read_points(run_uri: str) -> list[Point]:
+def read_points(run_uri: str) -> list[MetricsPoint]:
     """All that is uploaded of a run: what its training logged, then what its sounds measured."""
     run = RunFolder(run_uri)
     return [*read_metrics(run.metrics), *read_metrics(run.evaluations)]
@@ -297,7 +297,7 @@ def _known_on_server(client: "MlflowClient", run_id: str) -> Known:
     return {(metric.key, metric.step): metric.value for metric in sorted(history, key=lambda each: each.timestamp)}
 
 
-def _upload(client: "MlflowClient", run_id: str, points: list[Point], known: Known) -> int:
+def _upload(client: "MlflowClient", run_id: str, points: list[MetricsPoint], known: Known) -> int:
     """A training's value is sent once; a measurement again where it was repeated with another result."""
     from mlflow.entities import Metric
 

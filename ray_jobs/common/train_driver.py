@@ -22,7 +22,7 @@ from ray.train.torch import TorchTrainer
 from dmma_core.errors import DmmaError
 from dmma_core.log import Progress
 from dmma_core.storage import paths
-from dmma_core.storage.metrics_log import Point, read_metrics
+from dmma_core.storage.metrics_log import MetricsPoint, read_metrics
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import ArmPlan, newest_checkpoint
 from ray_jobs.common.placement import Placement
@@ -170,9 +170,9 @@ def _ray_storage(run_uri: str) -> Iterator[str]:
         yield folder
 
 
-def _note(points: Sequence[Point]) -> str:
+def _note(points: Sequence[MetricsPoint]) -> str:
     """The newest value of what a person wants to see while waiting."""
-    newest: Point = {}
+    newest: MetricsPoint = {}
     for point in points:
         newest.update(point)
     shown = (("train/loss", "loss {:.3f}"), ("val/loss", "val {:.3f}"), ("train/samples_per_s", "{:.0f} clips/s"))

@@ -42,7 +42,7 @@ def test_good_files_become_clips_and_broken_ones_are_listed(
     printed = capsys.readouterr().out
     assert "2 files rejected: 1 cannot_open, 1 no_audio." in printed
     assert f"  no_audio: mute: {videos}/mute.mp4 has no audio stream." in printed
-    assert f"The whole list: {out}/rejected.parquet" in printed
+    assert f"The full list: {out}/rejected.parquet" in printed
     assert f"0 of 12 clips have no caption; 12 captions from {videos}/captions.tsv." in printed
     assert "Of each file the first 1 s are used" in printed
 
@@ -77,7 +77,7 @@ def test_dry_run_counts_and_changes_nothing(videos: Path, tmp_path: Path, capsys
     assert JOB.main([*settings(str(videos), str(tmp_path / "manifest")), "--dry-run"]) == 0
     assert "Check 14 files" in capsys.readouterr().out
     assert JOB.main([f"videos_uri={videos}", "captions_uri=", f"out_uri={tmp_path}/manifest", "--dry-run"]) == 0
-    assert "14 of 14 clips have no caption: file names say nothing about them." in capsys.readouterr().out
+    assert "14 of 14 clips have no caption: file names contain no captions." in capsys.readouterr().out
     assert not (tmp_path / "manifest" / "MANIFEST.json").exists()
 
 
@@ -111,5 +111,5 @@ def test_a_manifest_is_not_written_over_other_files(
     (tmp_path / "part-00000.parquet").write_bytes(b"features of another job")
     for more in ([], ["--dry-run"]):
         assert JOB.main([*settings(str(videos), str(tmp_path)), *more]) == 1
-        assert "written over: part-00000.parquet" in capsys.readouterr().err
+        assert "overwritten: part-00000.parquet" in capsys.readouterr().err
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"features of another job"]

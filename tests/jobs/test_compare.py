@@ -139,8 +139,8 @@ def test_neither_job_writes_over_other_files(reports: Path, tmp_path: Path, caps
     ]
     generated = json.loads((reports / "depth.json").read_text())["generated_uri"]
     for job, settings, sentence in (
-        (compare, comparison, f"{tmp_path}/table.json would be written over, but it is the input"),
-        (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/own.json"], "written over: own.json"),
+        (compare, comparison, f"{tmp_path}/table.json would be overwritten, but it is the input"),
+        (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/own.json"], "overwritten: own.json"),
         (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/weights.json"], "over: weights.safetensors"),
         (evaluate, [f"generated_uri={generated}", f"report_uri={generated}/GENERATION.json"], "over: GENERATION.json"),
     ):

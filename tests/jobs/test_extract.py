@@ -143,7 +143,7 @@ def test_bad_clips_are_listed_with_their_reason(
     printed = capsys.readouterr().out
     assert "3 clips rejected: 1 absent, 1 cannot_open, 1 too_short." in printed
     assert "  absent: gone: There is no " in printed
-    assert f"The whole list: {tmp_path}/features/rejected.parquet" in printed
+    assert f"The full list: {tmp_path}/features/rejected.parquet" in printed
     values = store.read(1)
     assert not any(values[name].any() for name in ("rgb", "depth", "depth_scalars", "sync"))
     np.testing.assert_array_equal(values["text"], store.empty_text)
@@ -282,7 +282,7 @@ def test_features_are_not_written_over_other_files(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "captions.parquet").write_bytes(b"of others")
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    for out, sentence in (("manifest", "it is the input"), ("other", "written over: captions.parquet")):
+    for out, sentence in (("manifest", "it is the input"), ("other", "overwritten: captions.parquet")):
         for more in ([], ["--dry-run"]):
             settings = ["bundle=tiny", f"manifest_uri={tmp_path}/manifest", f"out_uri={tmp_path}/{out}", *more]
             assert JOB.main(settings) == 1

@@ -124,7 +124,7 @@ def test_settings_that_cannot_work_are_sentences(run_uri: str, video: str, capsy
 def test_a_dry_run_opens_the_video(run_uri: str, video: str, capsys: pytest.CaptureFixture[str]) -> None:
     media.write_audio("sound.wav", np.zeros(RATE_HZ, np.float32), RATE_HZ)
     for file, sentence in (
-        ("sound.wav", "has no picture"),
+        ("sound.wav", "has no video stream"),
         (__file__, "cannot be opened"),
         ("none.mp4", "There is no"),
     ):
@@ -140,7 +140,7 @@ def test_a_users_files_are_never_written_over(run_uri: str, video: str, capsys: 
     kept = {path: path.read_bytes() for path in Path().rglob("*.*")}
     here = Path.cwd()
     for out, sentence in (
-        (".", "moving.mp4 would be written over, but it is the input moving.mp4"),
+        (".", "moving.mp4 would be overwritten, but it is the input moving.mp4"),
         (str(here), "it is the input"),
         (f"file://{here}/away/..", "it is the input"),
         ("away", "made with another checkpoint"),
@@ -149,7 +149,9 @@ def test_a_users_files_are_never_written_over(run_uri: str, video: str, capsys: 
             assert generate.JOB.main([video, "--run", run_uri, "--out", out, "sampling.num_steps=1", *more]) == 1
             assert sentence in capsys.readouterr().err
     assert generate.JOB.main([video, "--run", run_uri, "--out", ".", "with_video=false", "sampling.num_steps=1"]) == 1
-    assert "was not begun by this job and holds what would be written over: moving.flac" in capsys.readouterr().err
+    assert (
+        "was not written by this job and holds files that would be overwritten: moving.flac" in capsys.readouterr().err
+    )
     assert {path: path.read_bytes() for path in Path().rglob("*.*")} == kept
 
 

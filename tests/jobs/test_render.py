@@ -63,5 +63,5 @@ def test_a_folder_of_other_clips_is_left_alone(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "captions.tsv").write_text("id\tlabel\n")
     for more in ([], ["--dry-run"]):
         assert JOB.main([f"out_uri={tmp_path}", *SMALL, *more]) == 1
-        assert "written over: captions.tsv" in capsys.readouterr().err
+        assert "overwritten: captions.tsv" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["captions.tsv"]

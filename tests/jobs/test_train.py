@@ -275,5 +275,5 @@ def test_runs_of_others_are_left_alone(store: FeatureStore, tmp_path: Path, caps
     (tmp_path / "depth" / "job.yaml").write_text("of another run")
     for more in ([], ["--dry-run"]):
         assert train.JOB.main([*settings(store, tmp_path, 2), *more]) == 1
-        assert "was not begun by this job and holds what would be written over: depth" in capsys.readouterr().err
+        assert "was not written by this job and holds files that would be overwritten: depth" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*")] == ["depth", "job.yaml"]

@@ -1,4 +1,4 @@
-"""Video and sound files: decode once for all consumers, write, and put new sound under a picture."""
+"""Video and sound files: decode once for all consumers, write, and mux new sound with existing video."""
 
 from dmma_core.storage.media.decode import DecodedClip, decode_audio, decode_clip, require_decoder
 from dmma_core.storage.media.frames import FrameRequest

@@ -1,7 +1,7 @@
 """Decode a clip once for all its consumers: frames at several rates and sizes, and the sound, in one pass.
 
-Decoding runs from the start of the file (PyAV, one thread): then edit lists, variable frame rates and B-frames come out
-right. Only pictures that somebody wants are converted to RGB.
+Decoding runs from the start of the file (PyAV, one thread): this handles edit lists, variable frame rates and
+B-frames. Only requested frames are converted to RGB.
 """
 
 import importlib.util
@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmma_core.errors import ConfigError, MediaError
-from dmma_core.storage.media.frames import TIME_TOLERANCE_S, FrameRequest, FrameSampler, PictureSink, upright_rgb
+from dmma_core.storage.media.frames import TIME_TOLERANCE_S, FrameRequest, FrameSampler, FrameSink, upright_rgb
 from dmma_core.storage.media.sound import SoundTrack
 from dmma_core.storage.media.source import MediaSource, has_discarded_frames, local_copy, open_media
 
-# The last picture may be held, and the sound be filled with silence, for this long where a stream ends early: the
-# streams of one file rarely end on the same millisecond.
+# If a stream ends early, the last frame is repeated and the sound padded with silence for at most this long: the streams
+# of one file rarely end on the same millisecond.
 MAX_MISSING_S = 0.1
 MAX_DAMAGED_SHARE = 0.02
 _DECORD_BATCH = 16
@@ -31,7 +31,7 @@ class DecodedClip:
     """What `decode_clip` returns.
 
     `frames[name]` is uint8 [T, H, W, 3] RGB with T = floor(fps * duration). `audio_A` is float32 mono in [-1, 1] at
-    `sample_rate_hz`, or None where none was asked for (the rate is 0 then). `num_damaged_packets` were skipped or shown
+    `sample_rate_hz`, or None if none was requested (the rate is then 0). `num_damaged_packets` were skipped or decoded
     with visible errors; more than 2 % are an error.
     """
 
@@ -42,7 +42,7 @@ class DecodedClip:
 
 
 def require_decoder(name: str) -> None:
-    """Raise ConfigError unless this is "pyav", or "decord" where the extra of that name is installed."""
+    """Raise ConfigError unless this is "pyav", or "decord" with the extra of that name installed."""
     if name not in ("pyav", "decord"):
         raise ConfigError(f"There is no decoder {name!r}.", remedy='Use "pyav" or "decord".')
     if name == "decord" and importlib.util.find_spec("decord") is None:
@@ -63,14 +63,14 @@ def decode_clip(
 ) -> DecodedClip:
     """Decode `duration_s` seconds from `start_s` on: all requested frames, and the mono sound at `sample_rate_hz`.
 
-    The frame at time t is the last picture with a timestamp not after t. (A reader that takes the first picture not
-    before t instead, as the demo of MMAudio does, is up to one picture later.) Sound is the mean of the channels,
+    The frame at time t is the last one with a timestamp not after t. (A reader that takes the first frame not before t
+    instead, as the demo of MMAudio does, is up to one frame later.) Sound is the mean of the channels,
     placed by its timestamps and resampled; its length is exactly `num_samples`, by default duration * rate.
-    `decoder` is "pyav", or "decord" for the pictures alone, which refuses files with edit lists.
+    `decoder` is "pyav", or "decord" (for the video stream only), which refuses files with edit lists.
 
-    Raises MediaError with the reason "cannot_open", "no_video", "no_audio" (wanted, but absent), "too_short",
-    "damaged", "unsupported" or "edit_list"; AbsentError where there is no such file; StorageError where the storage does
-    not give it; ConfigError as require_decoder does.
+    Raises MediaError with the reason "cannot_open", "no_video", "no_audio" (requested, but absent), "too_short",
+    "damaged", "unsupported" or "edit_list"; AbsentError if there is no such file; StorageError if it cannot be
+    read; ConfigError as require_decoder does.
     """
     require_decoder(decoder)
     samplers = [FrameSampler(request, start_s, duration_s) for request in frame_requests]
@@ -108,39 +108,39 @@ def decode_audio(
 
 
 class Decoding:
-    """One pass over an open file, up to `end_s`, that feeds the samplers and the sound track."""
+    """One pass over an open file, up to `end_s`, that feeds the frame sinks and the sound track."""
 
-    def __init__(self, source: MediaSource, samplers: Sequence[PictureSink], start_s: float, end_s: float) -> None:
-        self._source, self._samplers, self._end_s = source, samplers, end_s
+    def __init__(self, source: MediaSource, sinks: Sequence[FrameSink], start_s: float, end_s: float) -> None:
+        self._source, self._sinks, self._end_s = source, sinks, end_s
         self.sound = SoundTrack(source.uri, from_s=max(0, int(start_s) - 1), until_s=end_s)
         self.num_damaged = self._num_packets = 0
-        self._shown: Any = None
-        self._shown_s = self._picture_end_s = 0.0
+        self._shown: Any = None  # the last frame; it is shown until the next one starts
+        self._shown_s = self._frame_end_s = 0.0
         self._packet_dts: deque[int] = deque()
 
     def run(self, with_sound: bool) -> None:
         video, audio = self._source.video, self._source.audio
-        if self._samplers and video is None:
+        if self._sinks and video is None:
             raise _missing_stream(self._source.uri, "video")
         if with_sound and audio is None:
             raise _missing_stream(self._source.uri, "audio")
-        waiting = {s.index for s in (video if self._samplers else None, audio if with_sound else None) if s is not None}
+        waiting = {s.index for s in (video if self._sinks else None, audio if with_sound else None) if s is not None}
         for packet in self._packets([self._source.container.streams[index] for index in sorted(waiting)]):
             if packet.stream_index not in waiting:
                 continue
             is_video = video is not None and packet.stream_index == video.index
             for frame in self._decode(packet):
                 if is_video:
-                    self._picture(frame, packet.stream)
+                    self._add_frame(frame, packet.stream)
                 else:
                     time_s = None if frame.pts is None else float(frame.pts * frame.time_base) - self._source.zero_s
                     self.sound.add(frame, time_s)
-            if all(sampler.done for sampler in self._samplers) if is_video else self.sound.is_complete:
+            if all(sink.done for sink in self._sinks) if is_video else self.sound.is_complete:
                 waiting.discard(packet.stream_index)
                 if not waiting:
                     break
         self._check_damage()
-        self._hold_last_picture()
+        self._repeat_last_frame()
 
     def _packets(self, streams: Sequence[Any]) -> Iterator[Any]:
         if not streams:
@@ -149,7 +149,7 @@ class Decoding:
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError:  # the container itself breaks off here
+            except av.error.FFmpegError:  # the container is damaged here
                 self.num_damaged += 1
                 return
             if packet is None:
@@ -173,43 +173,42 @@ class Decoding:
         self.num_damaged += sum(bool(frame.is_corrupt) for frame in frames)
         return list(frames)
 
-    def _picture(self, frame: Any, stream: Any) -> None:
+    def _add_frame(self, frame: Any, stream: Any) -> None:
         time_s = self._time_of(frame, stream)
         if self._shown is not None:
             if time_s <= self._shown_s:
-                return  # timestamps that run backwards: the earlier picture stands
+                return  # the timestamps run backwards: keep the earlier frame
             self._show(until_s=time_s)
         duration_s = float((frame.duration or 0) * frame.time_base)
         if self._shown is not None and not duration_s:
             duration_s = time_s - self._shown_s
-        self._shown, self._shown_s, self._picture_end_s = frame, time_s, time_s + duration_s
+        self._shown, self._shown_s, self._frame_end_s = frame, time_s, time_s + duration_s
 
     def _time_of(self, frame: Any, stream: Any) -> float:
         if self._packet_dts:
-            # Packets without presentation times (AVI): the n-th picture shown has the n-th decoding time.
+            # Packets without presentation times (AVI): the n-th frame shown has the n-th decoding time.
             return float(self._packet_dts.popleft() * stream.time_base) - self._source.zero_s
         if frame.pts is None:
-            return self._picture_end_s
+            return self._frame_end_s
         return float(frame.pts * frame.time_base) - self._source.zero_s
 
     def _show(self, until_s: float) -> None:
-        wanting = [sampler for sampler in self._samplers if sampler.num_wanted(until_s)]
-        if not wanting:
+        requesting = [sink for sink in self._sinks if sink.num_requested(until_s)]
+        if not requesting:
             return
         rgb_HWC = upright_rgb(self._shown)
-        for sampler in wanting:
-            sampler.take(rgb_HWC, until_s)
+        for sink in requesting:
+            sink.add(rgb_HWC, until_s)
 
-    def _hold_last_picture(self) -> None:
-        missing = [sampler for sampler in self._samplers if not sampler.done]
-        if not missing:
+    def _repeat_last_frame(self) -> None:
+        if all(sink.done for sink in self._sinks):
             return
         if self._shown is None:
             raise MediaError(
-                f"No picture of {self._source.uri} can be decoded.", reason="damaged", remedy="Leave it out."
+                f"No frame of {self._source.uri} can be decoded.", reason="damaged", remedy="Leave it out."
             )
-        if self._end_s - self._picture_end_s > MAX_MISSING_S:
-            raise _too_short(self._source.uri, "picture", self._picture_end_s, self._end_s)
+        if self._end_s - self._frame_end_s > MAX_MISSING_S:
+            raise _too_short(self._source.uri, "video", self._frame_end_s, self._end_s)
         self._show(until_s=float("inf"))
 
     def check_sound_reaches(self, end_s: float) -> None:
@@ -229,17 +228,17 @@ def _missing_stream(uri: str, kind: str) -> MediaError:
     return MediaError(f"{uri} has no {kind} stream.", reason=f"no_{kind}", remedy="Leave it out.")
 
 
-def _too_short(uri: str, what: str, end_s: float, wanted_s: float) -> MediaError:
+def _too_short(uri: str, stream: str, end_s: float, needed_s: float) -> MediaError:
     return MediaError(
-        f"The {what} of {uri} ends at {end_s:.2f} s, needed are {wanted_s:.2f} s.",
+        f"The {stream} of {uri} ends at {end_s:.2f} s, needed are {needed_s:.2f} s.",
         reason="too_short",
-        remedy="Leave it out, or ask for a shorter duration.",
+        remedy="Leave it out, or request a shorter duration.",
     )
 
 
 def _sample_with_decord(source: MediaSource, samplers: Sequence[FrameSampler]) -> None:
-    """Fill the samplers by decord. It counts the hidden frames of an edit list as shown, so such files are refused."""
-    import decord  # an extra: it has no wheels for ARM, and brings its own FFmpeg
+    """Fill the samplers with decord. It counts the hidden frames of an edit list as shown, so such files are refused."""
+    import decord  # an extra: it has no wheels for ARM, and bundles its own FFmpeg
 
     if source.video is None:
         raise _missing_stream(source.uri, "video")
@@ -264,10 +263,10 @@ def _sample_with_decord(source: MediaSource, samplers: Sequence[FrameSampler]) -
         until_s = np.append(times_s[1:, 0] - source.zero_s, np.inf)
         last_s = max(sampler.last_time_s for sampler in samplers)
         if last_s - end_s > MAX_MISSING_S:
-            raise _too_short(source.uri, "picture", end_s, last_s)
+            raise _too_short(source.uri, "video", end_s, last_s)
         num_read = min(len(until_s), int(np.searchsorted(until_s, last_s + TIME_TOLERANCE_S, side="right")) + 1)
         for first in range(0, num_read, _DECORD_BATCH):
             indices = range(first, min(first + _DECORD_BATCH, num_read))
             for index, rgb_HWC in zip(indices, reader.get_batch(list(indices)).asnumpy(), strict=True):
                 for sampler in samplers:
-                    sampler.take(rgb_HWC, float(until_s[index]))
+                    sampler.add(rgb_HWC, float(until_s[index]))

@@ -1,4 +1,4 @@
-"""From decoded pictures to the frames that consumers asked for: which picture at which time, upright, in which size."""
+"""From decoded frames to requested ones: selected by time, rotated upright, resized."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,16 +12,16 @@ from dmma_core.errors import ConfigError
 
 Image = NDArray[np.uint8]
 
-# Containers round timestamps (Matroska to 1 ms): a picture counts as shown at t if it starts no later than this after t.
+# Containers round timestamps (Matroska to 1 ms): a frame counts as shown at t if it starts no later than this after t.
 TIME_TOLERANCE_S = 6e-4
 
 
 @dataclass(frozen=True)
 class FrameRequest:
-    """Frames that one consumer wants: `fps` a second, `height` x `width`.
+    """Frames that one consumer requests: `fps` per second, `height` x `width`.
 
-    `fit` is "squash" (both sides resized, the aspect ratio given up) or "crop" (resized until both sides are covered,
-    then centre cropped). The frame at time t is the last picture whose timestamp is not after t.
+    `fit` is "squash" (both sides resized, the aspect ratio ignored) or "crop" (resized until both sides are covered,
+    then centre cropped). The frame at time t is the last one whose timestamp is not after t.
     """
 
     name: str
@@ -43,7 +43,7 @@ class FrameRequest:
 
 
 def fit_frame(rgb_HWC: Image, height: int, width: int, fit: str) -> Image:
-    """Resize an RGB picture: bicubic with antialiasing on uint8, rounding between the two passes.
+    """Resize an RGB image: bicubic with antialiasing on uint8, rounding between the two passes.
 
     The same values as torchvision's Resize on uint8 CPU tensors, with its rounding of the long side and of the crop.
     """
@@ -63,31 +63,31 @@ def fit_frame(rgb_HWC: Image, height: int, width: int, fit: str) -> Image:
 
 
 def upright_rgb(frame: Any) -> Image:
-    """RGB picture of an av.VideoFrame, turned as its display matrix says (decoders leave that to the player)."""
+    """RGB image of an av.VideoFrame, rotated by its display matrix (decoders leave that to the player)."""
     rgb_HWC: Image = frame.to_ndarray(format="rgb24")
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(rgb_HWC, quarter_turns)) if quarter_turns else rgb_HWC
 
 
-class PictureSink(Protocol):
-    """Takes pictures as they go by in the order of their times."""
+class FrameSink(Protocol):
+    """Receives decoded frames in the order of their times."""
 
     @property
     def done(self) -> bool:
-        """Whether no later picture is wanted."""
+        """Whether no later frame is requested."""
         ...
 
-    def num_wanted(self, until_s: float) -> int:
-        """How often the picture that is replaced at `until_s` is wanted; 0 spares its conversion to RGB."""
+    def num_requested(self, until_s: float) -> int:
+        """How often the frame that is shown until `until_s` is requested; 0 avoids its conversion to RGB."""
         ...
 
-    def take(self, rgb_HWC: Image, until_s: float) -> None:
-        """Take the picture that is replaced at `until_s`."""
+    def add(self, rgb_HWC: Image, until_s: float) -> None:
+        """Add the frame that is shown until `until_s`."""
         ...
 
 
 class FrameSampler:
-    """Collects the frames of one request while pictures go by in the order of their times."""
+    """Collects the frames of one request."""
 
     def __init__(self, request: FrameRequest, start_s: float, duration_s: float) -> None:
         self.request = request
@@ -104,14 +104,14 @@ class FrameSampler:
     def last_time_s(self) -> float:
         return float(self._times_T[-1]) if len(self._times_T) else 0.0
 
-    def num_wanted(self, until_s: float) -> int:
-        """How many of the frames still missing show the picture that is replaced at `until_s`."""
+    def num_requested(self, until_s: float) -> int:
+        """How many of the missing frames equal the one that is shown until `until_s`."""
         end = int(np.searchsorted(self._times_T, until_s - TIME_TOLERANCE_S))
         return max(0, end - self._filled)
 
-    def take(self, rgb_HWC: Image, until_s: float) -> None:
-        """Fill all frames before `until_s` with this picture."""
-        if count := self.num_wanted(until_s):
+    def add(self, rgb_HWC: Image, until_s: float) -> None:
+        """Fill all missing frames before `until_s` with this one."""
+        if count := self.num_requested(until_s):
             r = self.request
             self.frames_THWC[self._filled : self._filled + count] = fit_frame(rgb_HWC, r.height, r.width, r.fit)
             self._filled += count

@@ -1,6 +1,6 @@
-"""Resampling by a windowed sinc, as the published feature extraction does it before the mel spectrogram.
+"""Resampling by a windowed sinc, as in the published feature extraction before the mel spectrogram.
 
-A sinc of 64 zero crossings a side under a Kaiser window: the settings of torchaudio's "kaiser best" recipe.
+A sinc with 64 zero crossings per side and a Kaiser window: the settings of torchaudio's "kaiser best" recipe.
 """
 
 from functools import lru_cache
@@ -15,20 +15,20 @@ Samples = NDArray[np.float32]
 _NUM_ZERO_CROSSINGS = 64
 _ROLLOFF = 0.9475937167399596  # cutoff as a share of the lower Nyquist frequency
 _KAISER_BETA = 14.769656459379492
-# Filters are made for so many output samples at once, and used for so many periods at once. That bounds memory where two
-# rates have hardly a common divisor (44,099 and 16,000 Hz repeat only after a second).
+# Output samples per set of filters, and periods per matmul. They bound memory for rates with a small common divisor
+# (44,099 and 16,000 Hz repeat only after a second).
 _SAMPLES_PER_BLOCK = 128
 _PERIODS_PER_BLOCK = 512
 
 
 def resample(audio_A: Samples, rate_hz: int, new_rate_hz: int) -> Samples:
-    """Samples [A] at another rate, without delay; the new length is ceil(A * new_rate / rate). Silence around them."""
+    """Samples [A] at another rate, without delay, padded with silence; the new length is ceil(A * new_rate / rate)."""
     divisor = gcd(rate_hz, new_rate_hz)
     rate, new_rate = rate_hz // divisor, new_rate_hz // divisor
     if rate == new_rate or not len(audio_A):
         return audio_A
     length = -(-len(audio_A) * new_rate // rate)
-    repeats = -(-_SAMPLES_PER_BLOCK // new_rate)  # short periods are taken several at once
+    repeats = -(-_SAMPLES_PER_BLOCK // new_rate)  # several short periods are merged into one
     rate, new_rate = repeats * rate, repeats * new_rate
     num_periods = -(-length // new_rate)
     reach = _reach(rate, new_rate)
@@ -46,7 +46,7 @@ def resample(audio_A: Samples, rate_hz: int, new_rate_hz: int) -> Samples:
 
 
 def _reach(rate: int, new_rate: int) -> int:
-    """Input samples that a filter reaches to either side."""
+    """Half length of a filter in input samples."""
     return ceil(_NUM_ZERO_CROSSINGS * rate / (min(rate, new_rate) * _ROLLOFF))
 
 

@@ -1,4 +1,4 @@
-"""Open a media file: where it lies, which streams it has, where its time zero is, and whether its end is missing."""
+"""Open a media file: local copy, streams, time zero, and whether the file is truncated."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from dmma_core.storage import paths
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
-# A playlist in disguise must not lead to other files or to the network.
+# Formats that can refer to other files or to the network (playlists) are not opened.
 _CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,wav,w64,flac,mp3,ogg,aac"
 _ONLY_THE_FILE_ITSELF = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
 _UNKNOWN_RIFF_BYTES = (0, 0xFFFFFFFF)
@@ -25,10 +25,10 @@ _ISO_FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide
 
 @dataclass(frozen=True)
 class MediaSource:
-    """An open file. `video` and `audio` are its first streams of that kind (cover pictures do not count), or None.
+    """An open file. `video` and `audio` are its first streams of that kind (cover images are ignored), or None.
 
-    `zero_s` is the container's own start: times inside DMMA count from there, so that the offset between picture and
-    sound is kept and a transport stream that starts at 1.4 s begins at 0.
+    `zero_s` is the container's start: times in DMMA count from there. This keeps the offset between video and sound, and a
+    transport stream that starts at 1.4 s starts at 0.
     """
 
     uri: str
@@ -42,8 +42,8 @@ class MediaSource:
 def local_copy(uri: str) -> Iterator[str]:
     """Local path of `uri`: the file itself, or a temporary copy of a remote one.
 
-    Raises AbsentError where there is no such file, StorageError where the storage does not give it, and MediaError
-    "cannot_open" for what is no file: whoever opened a named pipe would wait for its writer.
+    Raises AbsentError if there is no such file, StorageError if it cannot be read, and MediaError "cannot_open" for a named
+    pipe, socket or device: opening a pipe would wait for its writer.
     """
     if not paths.is_remote(uri):
         path = paths.filesystem_of(uri)[1]
@@ -54,13 +54,13 @@ def local_copy(uri: str) -> Iterator[str]:
                 remedy="Give a video or sound file.",
             )
         try:
-            with paths.open_read(uri):  # an absent or unreadable file becomes a sentence here
+            with paths.open_read(uri):  # raises for an absent or unreadable file
                 pass
         except AbsentError as error:
-            if not _holds_anything(folder := os.path.dirname(path)):
+            if not _has_entries(folder := os.path.dirname(path)):
                 raise StorageError(
                     f"There is no {uri}, and its folder {folder} is gone or empty.",
-                    remedy="Is its disk mounted? Bring the folder back, or run `dmma clean` again without it.",
+                    remedy="Is its disk mounted? Restore the folder, or run `dmma clean` again without it.",
                 ) from error
             raise
         yield path
@@ -72,8 +72,8 @@ def local_copy(uri: str) -> Iterator[str]:
         yield copy.name
 
 
-def _holds_anything(folder: str) -> bool:
-    """Whether a local folder is there and not empty. A lost mount leaves an empty one, or none."""
+def _has_entries(folder: str) -> bool:
+    """Whether a local folder exists and is not empty. A lost mount leaves an empty folder, or none."""
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is not None
@@ -82,11 +82,11 @@ def _holds_anything(folder: str) -> bool:
 
 
 @contextmanager
-def _damage_proven(path: str) -> Iterator[None]:
+def _readable_or_storage_error(path: str) -> Iterator[None]:
     """Before a MediaError leaves the block, read all bytes of the local file `path`.
 
-    FFmpeg tells a disk that does not answer from damaged contents no better than by their error codes, which some of
-    its readers use for both. Raises StorageError where the bytes cannot be read: then the file is not at fault.
+    Some of FFmpeg's readers return the same error code for a failing disk and for damaged contents. Raises StorageError
+    if the bytes cannot be read: the file is then not at fault.
     """
     try:
         yield
@@ -97,12 +97,12 @@ def _damage_proven(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_media(uri: str) -> Iterator[MediaSource]:
-    """Open `uri` for decoding, one thread a stream.
+    """Open `uri` for decoding, one thread per stream.
 
-    Raises MediaError "cannot_open", AbsentError where there is no such file, and StorageError where the storage does not
-    give it, instead of any MediaError of the block.
+    Raises MediaError "cannot_open", AbsentError if there is no such file, and StorageError if it cannot be read, instead of
+    any MediaError of the block.
     """
-    with local_copy(uri) as path, _damage_proven(path):
+    with local_copy(uri) as path, _readable_or_storage_error(path):
         try:
             container = av.open(path, container_options=_ONLY_THE_FILE_ITSELF)
         except av.error.FFmpegError as error:
@@ -112,8 +112,8 @@ def open_media(uri: str) -> Iterator[MediaSource]:
                 remedy="Fetch the file again, or leave it out.",
             ) from error
         with container:
-            pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-            video = pictures[0] if pictures else None
+            videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+            video = videos[0] if videos else None
             audio = container.streams.audio[0] if container.streams.audio else None
             for stream in (video, audio):
                 if stream is not None and stream.codec_context is not None:
@@ -130,50 +130,50 @@ def stream_kinds(uri: str) -> tuple[bool, bool]:
 
 
 def length_of(uri: str) -> float:
-    """Seconds that `uri` lasts by its container's own account, 0 where it gives none. Raises MediaError "cannot_open"."""
+    """Duration of `uri` in seconds as stored in its container, 0 if not stored. Raises MediaError "cannot_open"."""
     with open_media(uri) as source:
         return float((source.container.duration or 0) / av.time_base)
 
 
 def has_discarded_frames(source: MediaSource) -> bool:
-    """Whether an edit list (ISO/IEC 14496-12, section 8.6.6) hides frames of the picture stream; reads the whole file.
+    """Whether an edit list (ISO/IEC 14496-12, section 8.6.6) hides frames of the video stream; reads the full file.
 
-    Such files come from cutting without re-encoding: the frames between the last key frame and the cut are stored and
-    marked to be decoded but not shown.
+    Cutting without re-encoding makes such files: the frames between the last key frame and the cut are stored and marked
+    to be decoded but not shown.
     """
     return any(packet.is_discard for packet in source.container.demux(source.video) if packet.size)
 
 
 def missing_bytes(uri: str) -> int:
-    """How many bytes the container says it has beyond the end of the file: above 0 the file was cut off.
+    """Bytes that are missing at the end, by the size that the container states: above 0 the file is truncated.
 
-    Understands MP4/MOV (box sizes), RIFF (WAV, AVI) and Matroska/WebM (segment size); 0 for anything else.
+    Supports MP4/MOV (box sizes), RIFF (WAV, AVI) and Matroska/WebM (segment size); 0 for anything else.
     """
     with paths.open_read(uri) as file:
         num_bytes = file.seek(0, 2)
         file.seek(0)
         head = file.read(64)
         if head[4:8] in _ISO_FIRST_BOXES:
-            claimed = _iso_end(file, num_bytes)
+            stated_end = _iso_end(file, num_bytes)
         elif head[:4] == b"RIFF":
             (size,) = struct.unpack("<I", head[4:8])
-            claimed = 0 if size in _UNKNOWN_RIFF_BYTES else size + 8
+            stated_end = 0 if size in _UNKNOWN_RIFF_BYTES else size + 8
         elif head[:4] == b"\x1a\x45\xdf\xa3":
-            claimed = _matroska_end(head)
+            stated_end = _matroska_end(head)
         else:
-            claimed = 0
-    return max(0, claimed - num_bytes)
+            stated_end = 0
+    return max(0, stated_end - num_bytes)
 
 
 def _iso_end(file: IO[bytes], num_bytes: int) -> int:
-    """Where the last top-level box of an MP4 file says that it ends."""
+    """End of the last top-level box of an MP4 file, by its stated size."""
     position = 0
     while position + 8 <= num_bytes:
         file.seek(position)
         header = file.read(16)
         (size,) = struct.unpack(">I", header[:4])
         if not header[4:8].isalnum():
-            break  # not a box: padding behind the last one
+            break  # not a box: padding after the last one
         if size == 0:
             return num_bytes  # "to the end of the file"
         if size == 1 and len(header) == 16:
@@ -185,7 +185,7 @@ def _iso_end(file: IO[bytes], num_bytes: int) -> int:
 
 
 def _matroska_end(head: bytes) -> int:
-    """Where the segment of a Matroska file says that it ends (RFC 8794, section 4: variable-size integers)."""
+    """End of the segment of a Matroska file, by its stated size (RFC 8794, section 4: variable-size integers)."""
     header_bytes, position = _matroska_size(head, 4)
     position += header_bytes
     if header_bytes < 0 or head[position : position + 4] != b"\x18\x53\x80\x67":
@@ -195,7 +195,7 @@ def _matroska_end(head: bytes) -> int:
 
 
 def _matroska_size(data: bytes, position: int) -> tuple[int, int]:
-    """Value of the size at `position` (-1: unknown) and the position behind it."""
+    """Value of the size at `position` (-1: unknown) and the position after it."""
     if position >= len(data) or data[position] == 0:
         return -1, position
     length = 9 - data[position].bit_length()

@@ -27,9 +27,9 @@ def write_video(
     audio_A: NDArray[np.float32] | None = None,
     sample_rate_hz: int = 0,
 ) -> None:
-    """Write an .mp4: H.264 (4:2:0) pictures and, where `audio_A` is given, mono AAC sound that starts with them.
+    """Write an .mp4: H.264 (4:2:0) video and, if `audio_A` is given, mono AAC sound with the same start.
 
-    frames_THWC: uint8 RGB. An odd height or width grows by one row or column, a copy of the last one, because 4:2:0
+    frames_THWC: uint8 RGB. An odd height or width is padded by a copy of the last row or column, because 4:2:0
     has one colour sample per two by two pixels. The same input gives the same bytes. Raises MediaError "cannot_write".
     """
     if frames_THWC.ndim != 4 or frames_THWC.shape[3] != 3 or frames_THWC.dtype != np.uint8 or not len(frames_THWC):
@@ -40,7 +40,7 @@ def write_video(
         video = add_h264(output, height, width, rate, time_base=1 / rate)
         audio = None if audio_A is None else add_aac(uri, output, sample_rate_hz)
         for index, frame_HWC in enumerate(frames_THWC):
-            encode_picture(output, video, frame_HWC, index)
+            encode_frame(output, video, frame_HWC, index)
         output.mux(video.encode(None))
         if audio is not None and audio_A is not None:
             encode_sound(output, audio, audio_A, sample_rate_hz)
@@ -63,8 +63,8 @@ def write_audio(uri: str, audio_A: NDArray[np.float32], sample_rate_hz: int) -> 
 
 
 def add_h264(output: Any, height: int, width: int, rate: Fraction, time_base: Fraction) -> Any:
-    """A stream of H.264 (4:2:0) for pictures of this size, or one row or column more where that is odd."""
-    # No B-frames: then decoding times equal presentation times and the file needs no edit list for its pictures.
+    """A stream of H.264 (4:2:0) for frames of this size, padded to an even height and width."""
+    # Without B-frames decoding times equal presentation times, and the video needs no edit list.
     video = output.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "18", "bf": "0"})
     video.height, video.width, video.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
     video.thread_type, video.codec_context.thread_count = "NONE", 1
@@ -72,8 +72,8 @@ def add_h264(output: Any, height: int, width: int, rate: Fraction, time_base: Fr
     return video
 
 
-def encode_picture(output: Any, video: Any, rgb_HWC: NDArray[np.uint8], pts: int) -> None:
-    """Add one RGB picture at `pts`, counted in the stream's time base."""
+def encode_frame(output: Any, video: Any, rgb_HWC: NDArray[np.uint8], pts: int) -> None:
+    """Add one RGB frame at `pts`, counted in the stream's time base."""
     height, width = rgb_HWC.shape[:2]
     if height % 2 or width % 2:
         rgb_HWC = np.pad(rgb_HWC, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -100,12 +100,12 @@ def check_sound(uri: str, audio_A: NDArray[np.float32]) -> None:
     if audio_A.ndim != 1 or not len(audio_A):
         raise cannot_write(uri, f"the sound has shape {audio_A.shape}, mono samples [A] were expected")
     if not np.isfinite(audio_A).all():
-        raise cannot_write(uri, "the sound holds values that are not numbers")
+        raise cannot_write(uri, "the sound contains values that are not finite")
 
 
 @contextmanager
 def writing(uri: str) -> Iterator[IO[bytes]]:
-    """Atomic write to `uri`; what the encoder refuses becomes a sentence."""
+    """Atomic write to `uri`; errors of the encoder become MediaError "cannot_write"."""
     with paths.open_write(uri) as file:
         try:
             yield file

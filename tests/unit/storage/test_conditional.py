@@ -1,4 +1,4 @@
-"""Conditional writes, on a disk and on a bucket: of several processes that change a file at once, one does."""
+"""Conditional writes, on a disk and on a bucket: of several concurrent changes of a file one succeeds."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +60,7 @@ def test_no_change_of_many_is_lost(folder: str) -> None:
     assert paths.read_json(uri) == {str(number): number for number in range(8)}
 
 
-def test_errors_are_sentences(folder: str, tmp_path: Path) -> None:
+def test_errors_are_reported(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below_a_file = "gs://no-such-bucket/a.json" if paths.is_remote(folder) else f"{tmp_path}/file/a.json"
     with pytest.raises(StorageError, match="There is no gs://no-such-bucket|lies below a file"):

@@ -28,7 +28,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts processes that want the lease on a folder; those that still run at the end are killed."""
+    """Starts processes that request the lease on a folder; those that still run at the end are killed."""
     started: list[subprocess.Popen[str]] = []
 
     def start_one(folder: str, period_s: float = PERIOD_S) -> "subprocess.Popen[str]":
@@ -49,14 +49,14 @@ def start() -> Iterator[Start]:
         process.communicate()
 
 
-def tell(process: "subprocess.Popen[str]", line: str) -> str:
+def send(process: "subprocess.Popen[str]", line: str) -> str:
     """Send one line and read the answer."""
     assert process.stdin
     print(line, file=process.stdin, flush=True)
-    return said_by(process)
+    return output_of(process)
 
 
-def said_by(process: "subprocess.Popen[str]") -> str:
+def output_of(process: "subprocess.Popen[str]") -> str:
     assert process.stdout
     return process.stdout.readline().strip()
 
@@ -67,7 +67,7 @@ def local(tmp_path: Path) -> str:
 
 
 def as_of_another_machine(uri: str) -> None:
-    """Make the holder one of which nothing can be known but its heartbeats."""
+    """Make the holder one of which only the heartbeats are known."""
     record = paths.read_json(f"{uri}/LEASE.json")
     paths.write_json(f"{uri}/LEASE.json", {**record, "pid_space": "another boot", "host": "elsewhere"})
 
@@ -81,37 +81,37 @@ def paused(process: "subprocess.Popen[str]") -> Iterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
-def test_the_second_process_is_refused_with_a_sentence_and_may_follow(folder: str, start: Start) -> None:
+def test_the_second_process_is_refused_with_a_message_and_may_take_over_later(folder: str, start: Start) -> None:
     first = start(folder)
-    assert said_by(first) == "held"
+    assert output_of(first) == "held"
     second = start(folder)
-    said = said_by(second)
-    assert said.startswith(f"LeaseHeldError: Another job writes into {folder}: train (process {first.pid} on ")
-    assert "last heartbeat 20" in said and "give another folder" in said and "counts as dead" in said
+    output = output_of(second)
+    assert output.startswith(f"LeaseHeldError: Another job writes into {folder}: train (process {first.pid} on ")
+    assert "last heartbeat 20" in output and "give another folder" in output and "counts as dead" in output
     with pytest.raises(LeaseHeldError, match=f"process {first.pid}"):
         require_free(folder)
-    assert tell(first, "mark") == "marked"
-    assert tell(first, "end") == ""
+    assert send(first, "mark") == "marked"
+    assert send(first, "end") == ""
     assert not paths.exists(f"{folder}/LEASE.json")
     require_free(folder)
     with held(folder, "extract", PERIOD_S):
         pass
 
 
-def test_a_killed_holder_of_this_machine_is_followed_at_once(
+def test_a_killed_holder_of_this_machine_is_replaced_at_once(
     local: str, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = start(local, 1000.0)
-    assert said_by(first) == "held"
+    assert output_of(first) == "held"
     first.kill()
     first.wait()
     require_free(local)
     with held(local, "train", PERIOD_S) as lease:
         lease.require()
-    assert f"was left by train (process {first.pid}" in caplog.text
+    assert f"was held by train (process {first.pid}" in caplog.text
 
 
-def test_a_process_id_that_was_given_again_is_not_the_holder(local: str) -> None:
+def test_a_reused_process_id_is_not_the_holder(local: str) -> None:
     with held(local, "train", 1000.0) as lease:
         record = paths.read_json(f"{local}/LEASE.json")
         paths.write_json(f"{local}/LEASE.json", {**record, "process_start": "1"})
@@ -119,50 +119,50 @@ def test_a_process_id_that_was_given_again_is_not_the_holder(local: str) -> None
             lease.token.require()
 
 
-def test_a_dead_holder_of_another_machine_is_followed_once_its_heartbeats_are_missing(
+def test_a_dead_holder_of_another_machine_is_replaced_once_its_heartbeats_are_missing(
     local: str, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = start(local)
-    assert said_by(first) == "held"
+    assert output_of(first) == "held"
     first.kill()
     first.wait()
     as_of_another_machine(local)
-    begun_s = time.monotonic()
+    started_s = time.monotonic()
     with held(local, "train", PERIOD_S):
-        assert time.monotonic() - begun_s >= 8 * PERIOD_S
+        assert time.monotonic() - started_s >= 8 * PERIOD_S
     assert "on elsewhere" in caplog.text
 
 
-def test_a_paused_holder_is_followed_and_writes_nothing_afterwards(folder: str, start: Start) -> None:
+def test_a_paused_holder_is_replaced_and_writes_nothing_afterwards(folder: str, start: Start) -> None:
     first = start(folder)
-    assert said_by(first) == "held"
+    assert output_of(first) == "held"
     with paused(first):
         second = start(folder)
-        assert said_by(second) == "held"
-    said = tell(first, "mark")
-    assert said.startswith(f"LeaseLostError: This job lost its lease on {folder}")
-    assert f"taken over by train (process {second.pid}" in said
+        assert output_of(second) == "held"
+    output = send(first, "mark")
+    assert output.startswith(f"LeaseLostError: This job lost its lease on {folder}")
+    assert f"taken over by train (process {second.pid}" in output
     assert not paths.exists(f"{folder}/MARKER.json")
-    assert tell(second, "mark") == "marked"  # the first one's end left it alone
+    assert send(second, "mark") == "marked"  # the end of the first one did not remove it
     assert paths.exists(f"{folder}/LEASE.json")
 
 
-def test_a_paused_holder_that_nobody_followed_continues(local: str, start: Start) -> None:
+def test_a_paused_holder_that_nobody_replaced_continues(local: str, start: Start) -> None:
     first = start(local)
-    assert said_by(first) == "held"
+    assert output_of(first) == "held"
     with paused(first):
         time.sleep(8 * PERIOD_S)
-    assert tell(first, "mark") == "marked"
+    assert send(first, "mark") == "marked"
 
 
 def test_of_several_takers_one_succeeds(folder: str, start: Start) -> None:
     first = start(folder)
-    assert said_by(first) == "held"
+    assert output_of(first) == "held"
     with paused(first):
         takers = [start(folder) for _ in range(3)]
-        said = [said_by(taker) for taker in takers]
-        assert sorted(line.partition(":")[0] for line in said) == ["LeaseHeldError", "LeaseHeldError", "held"]
-        assert tell(takers[said.index("held")], "mark") == "marked"
+        output = [output_of(taker) for taker in takers]
+        assert sorted(line.partition(":")[0] for line in output) == ["LeaseHeldError", "LeaseHeldError", "held"]
+        assert send(takers[output.index("held")], "mark") == "marked"
 
 
 def test_the_lease_survives_a_short_outage_and_is_lost_in_a_long_one(
@@ -191,7 +191,7 @@ def test_an_outage_at_the_start_is_an_error_and_one_at_the_end_a_warning(
     lease.__enter__()
     with gs_server.refusing("LEASE.json"):
         lease.__exit__(None, None, None)
-    assert "stays behind and counts as dead in 8000 s" in caplog.text
+    assert "could not be removed and expires in 8000 s" in caplog.text
 
 
 def test_it_is_released_on_errors_and_interrupts(local: str) -> None:
@@ -202,7 +202,7 @@ def test_it_is_released_on_errors_and_interrupts(local: str) -> None:
         assert not paths.exists(f"{local}/LEASE.json")
 
 
-def test_a_deleted_or_damaged_lease_is_a_sentence(folder: str) -> None:
+def test_a_deleted_or_damaged_lease_is_reported(folder: str) -> None:
     with held(folder, "train", PERIOD_S) as lease:
         token = lease.token
         paths.remove(f"{folder}/LEASE.json")

@@ -1,4 +1,4 @@
-"""metrics.jsonl: appended, cut where a session died, readable at any moment, on a bucket as well."""
+"""metrics.jsonl: appended, truncated after an interrupted session, always readable, also on a bucket."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The storage door does the same on a local folder and on gs://."""
+"""The storage API behaves the same on a local folder and on gs://."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from helpers.storage_emulator import StorageEmulator
 
 @pytest.fixture(params=["local", "file_scheme", "gs"])
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty place on each kind of storage."""
+    """An empty folder on each kind of storage."""
     if request.param == "gs":
         return f"{request.getfixturevalue('bucket')}/some folder"
     return f"file://{tmp_path}/place" if request.param == "file_scheme" else str(tmp_path / "place")
@@ -82,14 +82,14 @@ def test_a_listing_is_never_stale(base: str) -> None:
     assert paths.exists(paths.join(base, "second"))
 
 
-def test_absent_file_is_a_sentence(base: str) -> None:
+def test_absent_file_is_reported(base: str) -> None:
     uri = paths.join(base, "absent.json")
     for read in (paths.read_bytes, paths.read_json, paths.sha256_of):
         with pytest.raises(AbsentError, match=r"There is no .*absent\.json\. Check the path"):
             read(uri)
 
 
-def test_damaged_text_is_a_sentence(base: str) -> None:
+def test_damaged_text_is_reported(base: str) -> None:
     uri = paths.join(base, "value.json")
     paths.write_bytes(uri, b"{")
     with pytest.raises(StorageError, match="not valid JSON"):
@@ -99,7 +99,7 @@ def test_damaged_text_is_a_sentence(base: str) -> None:
         paths.read_json(uri)
 
 
-def test_parquet_through_the_door(base: str) -> None:
+def test_parquet_through_the_storage_api(base: str) -> None:
     uri = paths.join(base, "table.parquet")
     table = pa.table({"x": [1, 2, 3]})
     with paths.open_write(uri) as file:
@@ -108,13 +108,13 @@ def test_parquet_through_the_door(base: str) -> None:
     assert pq.read_table(path, filesystem=filesystem).equals(table)
 
 
-def test_writability_is_tested_without_a_trace(base: str) -> None:
+def test_a_writability_test_leaves_no_file(base: str) -> None:
     paths.write_bytes(paths.join(base, "keep"), b"1")
     paths.check_writable(base)
     assert paths.list_files(base) == [paths.join(base, "keep")]
 
 
-def test_testing_a_folder_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
+def test_testing_an_absent_folder_does_not_create_it(tmp_path: Path) -> None:
     paths.check_writable(str(tmp_path / "new" / "deeper"))
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_bytes(b"")
@@ -122,14 +122,17 @@ def test_testing_a_folder_that_is_not_there_does_not_make_it(tmp_path: Path) -> 
         paths.check_writable(str(tmp_path / "file" / "new"))
 
 
-def test_what_a_bucket_refuses_is_a_sentence(bucket: str) -> None:
+def test_an_error_of_a_bucket_is_reported(bucket: str) -> None:
     from gcsfs.retry import HttpError  # not above: gcsfs reads the emulator's settings when it is imported
 
-    with pytest.raises(StorageError, match=f"refused {bucket}/x .*Anonymous caller"), paths.sentences(f"{bucket}/x"):
+    with (
+        pytest.raises(StorageError, match=f"refused {bucket}/x .*Anonymous caller"),
+        paths.storage_errors(f"{bucket}/x"),
+    ):
         raise HttpError({"code": 401, "message": "Anonymous caller"})
 
 
-def test_a_bucket_that_refuses_is_not_taken_for_an_empty_one(bucket: str, gs_server: StorageEmulator) -> None:
+def test_a_refused_request_does_not_look_like_an_empty_bucket(bucket: str, gs_server: StorageEmulator) -> None:
     paths.write_bytes(f"{bucket}/x", b"1")
     with gs_server.refusing():
         for ask in (paths.read_bytes, paths.exists, paths.list_folders, paths.list_files):
@@ -140,7 +143,7 @@ def test_a_bucket_that_refuses_is_not_taken_for_an_empty_one(bucket: str, gs_ser
 
 
 def test_exclusive_creation_and_rename_on_the_emulator(bucket: str) -> None:
-    """What the emulator adds to gcp-storage-emulator, without which tests on gs:// would prove little."""
+    """Extensions of gcp-storage-emulator that the tests on gs:// rely on."""
     filesystem, path = paths.filesystem_of(f"{bucket}/a/marker")
     filesystem.pipe_file(path, b"1", mode="create")
     with pytest.raises(FileExistsError):
@@ -156,7 +159,7 @@ def test_large_files_on_gs_cross_the_chunk_size(bucket: str) -> None:
     assert paths.read_bytes(f"{bucket}/large.bin") == data
 
 
-def test_missing_bucket_is_a_sentence(bucket: str) -> None:
+def test_missing_bucket_is_reported(bucket: str) -> None:
     with pytest.raises(StorageError, match="gs://no-such-bucket/x"):
         paths.read_bytes("gs://no-such-bucket/x")
     with pytest.raises(StorageError, match="gs://no-such-bucket/x"):
@@ -176,7 +179,7 @@ def test_join_normalises() -> None:
     assert paths.join("/", "a") == "/a"
 
 
-def test_unknown_scheme_is_a_sentence() -> None:
+def test_unknown_scheme_is_reported() -> None:
     with pytest.raises(StorageError, match="unknown scheme s3://"):
         paths.exists("s3://bucket/x")
 
@@ -191,7 +194,7 @@ def test_temporary_files_are_invisible(tmp_path: Path) -> None:
     assert paths.list_files(str(tmp_path)) == []
 
 
-def test_a_file_in_the_way_of_a_folder_is_a_sentence(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="lies below a file"):
         paths.write_bytes(str(tmp_path / "file" / "x"), b"1")
@@ -199,7 +202,7 @@ def test_a_file_in_the_way_of_a_folder_is_a_sentence(tmp_path: Path) -> None:
         paths.read_bytes(str(tmp_path))
 
 
-def test_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -210,7 +213,7 @@ def test_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_local_and_remote_are_told_apart() -> None:
+def test_local_and_remote_are_distinguished() -> None:
     assert paths.is_remote("gs://b/x")
     assert not paths.is_remote("file:///x") and not paths.is_remote("/x") and not paths.is_remote("relative/x")
     assert isinstance(paths.filesystem_of("file:///x")[0], fsspec.get_filesystem_class("file"))

@@ -1,4 +1,4 @@
-"""State dicts of other people's files: what is read, what is accepted, and in which words the rest is refused."""
+"""State dicts of published files: reading, checks, and error messages."""
 
 import pickle
 from collections.abc import Callable
@@ -46,7 +46,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS.values(), ids=WRAPPINGS)
 @pytest.mark.parametrize("filename", ["new.pth", "old.pt", "x.bin", "x"])
-def test_a_state_dict_is_read_wherever_it_lies(
+def test_a_state_dict_is_read_at_any_nesting(
     tmp_path: Path, wrapping: Callable[[dict[str, Tensor]], Any], filename: str
 ) -> None:
     content = wrapping(state())
@@ -110,7 +110,7 @@ def around_itself() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("filename", "make", "sentence"), NO_STATE_DICTS.values(), ids=NO_STATE_DICTS)
-def test_a_file_without_a_state_dict_is_one_sentence(
+def test_a_file_without_a_state_dict_gives_one_error_message(
     tmp_path: Path, filename: str, make: Callable[[Path], object], sentence: str
 ) -> None:
     path = tmp_path / filename
@@ -122,8 +122,8 @@ def test_a_file_without_a_state_dict_is_one_sentence(
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("seed", range(3))
-def test_damaged_bytes_never_give_more_than_a_sentence(tmp_path: Path, seed: int) -> None:
-    """Every kind of exception that torch's reader raises on them is known."""
+def test_damaged_bytes_always_give_an_error_message(tmp_path: Path, seed: int) -> None:
+    """Every kind of exception of torch's reader is converted."""
     generator = torch.Generator().manual_seed(seed)
     path = tmp_path / "x.pth"
     torch.save({"a": torch.zeros(3), "b": {"c": 1.0}}, path, _use_new_zipfile_serialization=False)
@@ -161,7 +161,7 @@ def test_other_precisions_become_float32_and_counters_stay(dtype: torch.dtype) -
     assert tensors["steps"].dtype == torch.int64
 
 
-def test_all_that_is_wrong_is_in_one_sentence() -> None:
+def test_all_mismatches_are_in_one_message() -> None:
     bad = {
         "a.weight": torch.full((3, 2), torch.nan),
         "surprise": torch.zeros(1),
@@ -183,7 +183,7 @@ def test_long_lists_are_shortened() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_values_that_are_not_finite_are_refused_but_where_they_mean_absence(value: float) -> None:
+def test_values_that_are_not_finite_are_refused_unless_they_mark_absence(value: float) -> None:
     damaged = {**state(), "a.weight": torch.full((2, 3), value)}
     with pytest.raises(WeightsError, match=r"1 not finite \(a\.weight\)\. Fetch the file again"):
         checked_state_dict(damaged, SHAPES, "a network", identify=lambda tensors: "known")

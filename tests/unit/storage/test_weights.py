@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Pa
 
 
 def leave_part(cache: Path, data: bytes, source: str, version: str = '"1"') -> None:
-    """What an earlier fetch leaves that broke off."""
+    """Files of an interrupted fetch."""
     cache.mkdir()
     (cache / "mmaudio_small_16k.pth.part").write_bytes(data)
     paths.write_json(f"{cache}/mmaudio_small_16k.pth.part.source.json", {"source": source, "version": version})
@@ -40,13 +40,13 @@ def test_a_file_is_fetched_once(cache: Path, server: Server) -> None:
     assert weights.inventory()[0] == [NAME]
 
 
-def test_a_broken_connection_goes_on_where_it_broke(server: Server) -> None:
+def test_a_broken_connection_is_resumed(server: Server) -> None:
     server.breaks, server.break_after = 2, 1_000_000
     weights.fetch(NAME)
     assert server.ranges == [None, "bytes=1000000-", "bytes=2000000-"]
 
 
-def test_a_later_run_goes_on_where_the_first_gave_up(cache: Path, server: Server) -> None:
+def test_a_later_run_resumes_a_failed_one(cache: Path, server: Server) -> None:
     server.breaks, server.break_after = 1, 1_500_000
     leave_part(cache, DATA[:700_000], f"{server.url}/x.pth")
     weights.fetch(NAME)
@@ -54,21 +54,21 @@ def test_a_later_run_goes_on_where_the_first_gave_up(cache: Path, server: Server
     assert [file.name for file in cache.iterdir()] == ["mmaudio_small_16k.pth"]
 
 
-def test_a_server_that_never_delivers_is_given_up_with_a_sentence(cache: Path, server: Server) -> None:
+def test_a_server_that_never_delivers_is_reported(cache: Path, server: Server) -> None:
     server.breaks, server.break_after = 100, 0
     with pytest.raises(StorageError, match=r"stopped after 0\.0 MiB .* Run the same command again"):
         weights.fetch(NAME)
     assert not (cache / "mmaudio_small_16k.pth").exists()
 
 
-def test_a_server_without_ranges_starts_again(cache: Path, server: Server) -> None:
+def test_a_server_without_ranges_restarts(cache: Path, server: Server) -> None:
     server.knows_ranges = False
     leave_part(cache, b"x" * 5000, f"{server.url}/x.pth")
     assert Path(weights.fetch(NAME)).read_bytes() == DATA
 
 
 @pytest.mark.parametrize("left", [DATA, DATA + b"more"])
-def test_a_whole_or_overlong_part_is_settled(cache: Path, server: Server, left: bytes) -> None:
+def test_a_complete_or_overlong_part_is_handled(cache: Path, server: Server, left: bytes) -> None:
     leave_part(cache, left, f"{server.url}/x.pth")
     assert Path(weights.fetch(NAME)).read_bytes() == DATA
 
@@ -80,8 +80,8 @@ def test_a_whole_or_overlong_part_is_settled(cache: Path, server: Server, left: 
         ("/x.pth", '"0"', ("ETag", '"1"'), False),
         ("/x.pth", "Fri, 01 Mar 2024 00:00:00 GMT", ("Last-Modified", "Sat, 02 Mar 2024 00:00:00 GMT"), True),
         ("/x.pth", "Fri, 01 Mar 2024 00:00:00 GMT", ("Last-Modified", "Sat, 02 Mar 2024 00:00:00 GMT"), False),
-        ("/mirror/x.pth", '"1"', ("ETag", '"1"'), True),  # begun elsewhere
-        ("/x.pth", '"1"', None, True),  # the source tells no version any more
+        ("/mirror/x.pth", '"1"', ("ETag", '"1"'), True),  # started from another source
+        ("/x.pth", '"1"', None, True),  # the source no longer has a version
     ],
 )
 def test_two_files_are_never_joined(
@@ -93,14 +93,14 @@ def test_two_files_are_never_joined(
     server_version: tuple[str, str] | None,
     heeds: bool,
 ) -> None:
-    """The sha256 is unknown, so it could not tell."""
+    """The sha256 is unknown, so it cannot detect it."""
     monkeypatch.setattr(weights, "REGISTRY", {NAME: replace(weights.REGISTRY[NAME], sha256=None)})
     server.version, server.heeds_if_range = server_version, heeds
     leave_part(cache, b"x" * 5000, f"{server.url}{source}", version)
     assert Path(weights.fetch(NAME)).read_bytes() == DATA
 
 
-def test_a_part_of_unknown_source_is_fetched_anew(cache: Path, server: Server) -> None:
+def test_a_part_of_unknown_source_is_fetched_again(cache: Path, server: Server) -> None:
     cache.mkdir()
     (cache / "mmaudio_small_16k.pth.part").write_bytes(b"x" * 5000)
     assert Path(weights.fetch(NAME)).read_bytes() == DATA
@@ -116,7 +116,7 @@ def test_a_source_without_versions_is_fetched_from_the_start_each_time(cache: Pa
         weights.fetch(NAME)
 
 
-def test_a_page_in_place_of_the_file_is_not_gone_on_with(
+def test_a_page_in_place_of_the_file_is_not_resumed(
     cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "REGISTRY", {NAME: replace(weights.REGISTRY[NAME], sha256=None)})
@@ -146,7 +146,7 @@ def test_a_truncated_or_changed_file_is_found(cache: Path) -> None:
             check(NAME)
 
 
-def test_an_absent_file_says_how_to_get_it(cache: Path) -> None:
+def test_an_absent_file_names_the_command_that_fetches_it(cache: Path) -> None:
     with pytest.raises(WeightsError, match=f"are missing.* Get them with `dmma weights fetch {NAME}`"):
         weights.path_of(NAME)
     with pytest.raises(WeightsError, match=r"--offline forbids .* on a connected machine"):
@@ -155,27 +155,27 @@ def test_an_absent_file_says_how_to_get_it(cache: Path) -> None:
         weights.path_of("mmaudio_smal_16k")
 
 
-def test_offline_is_content_with_what_is_there(server: Server) -> None:
+def test_offline_uses_present_files(server: Server) -> None:
     weights.fetch(NAME)
     assert weights.fetch(NAME, offline=True) == weights.path_of(NAME)
     assert len(server.ranges) == 1
 
 
 @pytest.mark.parametrize(("status", "sentence"), [(404, "refused .HTTP 404"), (403, "HTTP 403"), (503, "HTTP 503")])
-def test_a_refusing_server_is_a_sentence(server: Server, status: int, sentence: str) -> None:
+def test_a_refusing_server_is_reported(server: Server, status: int, sentence: str) -> None:
     server.status = status
     with pytest.raises(StorageError, match=sentence):
         weights.fetch(NAME)
 
 
-def test_no_server_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_server_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = replace(weights.REGISTRY[NAME], url="http://127.0.0.1:9/x.pth")
     monkeypatch.setattr(weights, "REGISTRY", {NAME: entry})
     with pytest.raises(StorageError, match="Connection refused"):
         weights.fetch(NAME)
 
 
-def test_a_full_disk_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = download_module.shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(download_module.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(StorageError, match=r"The disk is full.* DMMA_CACHE"):
@@ -196,7 +196,7 @@ def test_mirrors(server: Server, bucket: str, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("kind", ["local", "gs"])
-def test_a_fetch_from_a_folder_goes_on_unless_the_file_was_replaced(
+def test_a_fetch_from_a_folder_resumes_unless_the_file_was_replaced(
     kind: str,
     cache: Path,
     bucket: str,
@@ -222,7 +222,7 @@ def test_a_fetch_from_a_folder_goes_on_unless_the_file_was_replaced(
     assert Path(weights.fetch(NAME, mirror=mirror)).read_bytes() == DATA[::-1]
 
 
-def test_a_first_fetch_records_what_nobody_published(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_fetch_records_an_unpublished_sha256(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = replace(weights.REGISTRY[NAME], sha256=None)
     monkeypatch.setattr(weights, "REGISTRY", {NAME: entry})
     path = Path(weights.fetch(NAME))
@@ -257,7 +257,7 @@ def test_the_registry_is_in_order() -> None:
     assert weights.expand(["all"]) == [file.name for file in FILES]
 
 
-def test_a_folder_in_the_place_of_a_file_is_a_sentence(cache: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_reported(cache: Path) -> None:
     (cache / "mmaudio_small_16k.pth").mkdir(parents=True)
     for call in (weights.path_of, weights.verify, weights.fetch):
         with pytest.raises(WeightsError, match="is a folder"):
@@ -268,7 +268,7 @@ def test_a_folder_in_the_place_of_a_file_is_a_sentence(cache: Path) -> None:
         weights.fetch(NAME)
 
 
-def test_half_a_file_is_found_though_nobody_published_its_exact_size_and_sha256(
+def test_half_a_file_is_found_without_a_published_exact_size_and_sha256(
     cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = replace(weights.REGISTRY[NAME], sha256=None, size_bytes=3_000_000, size_is_rounded=True)
@@ -295,6 +295,6 @@ def test_half_a_file_is_found_though_nobody_published_its_exact_size_and_sha256(
         ("/nowhere", "There is no /nowhere/mmaudio_s"),
     ],
 )
-def test_a_mirror_that_is_none_is_a_sentence(mirror: str, sentence: str) -> None:
+def test_an_invalid_mirror_is_reported(mirror: str, sentence: str) -> None:
     with pytest.raises(StorageError, match=sentence):
         weights.fetch(NAME, mirror=mirror)

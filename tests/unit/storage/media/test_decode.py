@@ -1,4 +1,4 @@
-"""Decoding: which picture and which sample stands at which time, for every awkward kind of file."""
+"""Decoding: which frame and which sample belongs to which time, for every unusual kind of file."""
 
 import math
 import random
@@ -30,14 +30,14 @@ def at(fps: float, name: str = "x") -> FrameRequest:
 
 
 def expected(times_s: list[float], fps: float, duration_s: float, start_s: float = 0.0) -> list[int]:
-    """The rule itself: the last picture not after t."""
+    """The rule: the last frame not after t."""
     targets = [start_s + i / fps for i in range(math.floor(fps * duration_s))]
     return [max((k for k, time in enumerate(times_s) if time <= t + 6e-4), default=0) for t in targets]
 
 
 @pytest.mark.parametrize("fps", [10, 12, 25, 30, 60])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_frame_is_the_last_picture_not_after_its_time(tmp_path: Path, fps: int, suffix: str) -> None:
+def test_frame_is_the_last_one_not_after_its_time(tmp_path: Path, fps: int, suffix: str) -> None:
     file = make_video(tmp_path / f"a.{suffix}", counting_frames(min(50, 2 * fps)), fps=fps)
     duration_s = min(50, 2 * fps) / fps
     clip = decode_clip(file, 0.0, duration_s, [at(8, "slow"), at(25, "fast")], None)
@@ -57,11 +57,11 @@ def test_variable_frame_rate_and_a_start_in_the_middle(tmp_path: Path) -> None:
     assert indices_of(clip.frames["x"]) == expected(times, 25, 1.5, start_s=0.5)
 
 
-def test_avi_with_b_frames_shows_every_picture_in_order(tmp_path: Path) -> None:
+def test_avi_with_b_frames_gives_every_frame_in_order(tmp_path: Path) -> None:
     options = {"bf": "2", "qmin": "1", "qmax": "1"}
     file = make_video(tmp_path / "a.avi", counting_frames(40), codec="mpeg4", options=options)
     shown = indices_of(decode_clip(file, 0.0, 1.5, [at(25)], None).frames["x"])
-    # AVI stores no presentation times; B-frames delay the pictures by one.
+    # AVI stores no presentation times; B-frames delay the frames by one.
     assert shown == [0, *range(36)]
 
 
@@ -84,7 +84,7 @@ def test_edit_list_hides_frames(cut_file: str) -> None:
     assert indices_of(clip.frames["small"]) == list(range(15, 40))
 
 
-def test_decord_where_it_is_not_installed_is_a_sentence(cut_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decord_that_is_not_installed_is_reported(cut_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(ConfigError, match=r"not installed here.*pip install 'dmma\[decord\]'"):
         decode_clip(cut_file, 0.0, 1.0, [SMALL], None, decoder="decord")
@@ -107,7 +107,7 @@ def test_decord_refuses_an_edit_list_and_agrees_elsewhere(cut_file: str, tmp_pat
 
 def test_rotation_is_applied(tmp_path: Path) -> None:
     frames = np.zeros((10, 32, 64, 3), dtype=np.uint8)
-    frames[:, :, :32] = 250  # left half bright; turned a quarter counter-clockwise: the lower half
+    frames[:, :, :32] = 250  # left half bright; rotated by 90 degrees counter-clockwise: the lower half
     file = make_video(tmp_path / "turned.mp4", frames, rotation=90)
     shown = decode_clip(file, 0.0, 0.2, [FrameRequest("x", 10, 64, 32, "squash")], None).frames["x"][0]
     assert shown[36:].mean() > 240
@@ -125,7 +125,7 @@ def test_odd_sizes_and_crop(tmp_path: Path) -> None:
     }
 
 
-def test_sound_is_the_mean_of_the_channels_at_the_asked_rate(tmp_path: Path) -> None:
+def test_sound_is_the_mean_of_the_channels_at_the_requested_rate(tmp_path: Path) -> None:
     left, right = tone(2.0, 44_100, 300.0, 0.6), tone(2.0, 44_100, 1000.0, 0.2)
     soundfile.write(tmp_path / "a.flac", np.stack([left, right], axis=1), 44_100)
     audio_A = decode_audio(str(tmp_path / "a.flac"), 16_000)
@@ -172,7 +172,7 @@ def packets_at(times_s: list[float], rate: int, length: int = 1024) -> list[tupl
 
 
 def check_parts(file: str, rates: tuple[int, ...]) -> None:
-    """Sound of several parts of the first 4 s equals that of the whole at the same times."""
+    """Sound of several parts of the first 4 s equals that of the full file at the same times."""
     for rate in rates:
         whole_A = decode_audio(file, rate, 0.0, 4.0)
         for start_s, duration_s in ((1.0, 2.0), (0.5, 1.0), (2.5, 1.5)):
@@ -197,8 +197,8 @@ def test_parts_of_real_sound_with_uneven_timestamps_agree(clips_dir: Path, name:
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize("kind", ["late", "late, then early", "hole", "drift"])
-def test_a_sample_stands_at_the_same_time_whichever_part_is_decoded(tmp_path: Path, rate: int, kind: str) -> None:
-    """Real clips have all of these: 0.038 s late, timestamps that step back by 20.6 ms after two packets, small holes."""
+def test_a_sample_has_the_same_time_whichever_part_is_decoded(tmp_path: Path, rate: int, kind: str) -> None:
+    """Real clips have all of these: 0.038 s late, timestamps that step back by 20.6 ms after two packets, small gaps."""
     first = {"late": 0.038, "late, then early": 0.0412, "hole": 0.01, "drift": 0.001}[kind]
     times = [first + index * 1024 / rate for index in range(int(4.3 * rate / 1024))]
     shift_s = {"late": 0.0, "late, then early": -0.0206, "hole": 0.0206, "drift": 0.0}[kind]
@@ -217,7 +217,7 @@ def test_a_sample_stands_at_the_same_time_whichever_part_is_decoded(tmp_path: Pa
         assert min(errors) < 1e-4, "within 2 ms of its timestamp, which Matroska rounds to 1 ms"
 
 
-def test_a_jump_of_the_timestamps_costs_no_memory(tmp_path: Path) -> None:
+def test_a_jump_of_the_timestamps_takes_no_memory(tmp_path: Path) -> None:
     rate = 16_000
     packets = packets_at([*(index * 0.064 for index in range(16)), 20_000.0, 20_000.064], rate)
     file = make_sound_at(tmp_path / "jump.mkv", packets, rate)
@@ -230,12 +230,12 @@ def test_a_jump_of_the_timestamps_costs_no_memory(tmp_path: Path) -> None:
     assert peak < 8 << 20, "20,000 s of silence are 1,280 MB"
     assert np.abs(audio_A[:16_000]).max() > 0.4
     assert not audio_A[16 * 1024 :].any()
-    with pytest.raises(MediaError, match=r"leave out 19999 s") as error:
+    with pytest.raises(MediaError, match=r"have gaps of 19999 s") as error:
         decode_audio(file, rate)
     assert error.value.reason == "damaged"
 
 
-def test_the_length_is_exact_and_a_short_lack_is_filled(tmp_path: Path) -> None:
+def test_the_length_is_exact_and_a_short_gap_is_filled(tmp_path: Path) -> None:
     write_audio(str(tmp_path / "a.wav"), tone(2.0, 44_100), 44_100)
     file = str(tmp_path / "a.wav")
     assert decode_clip(file, 0.0, 2.0, [], 44_100, num_samples=88_553).audio_A.shape == (88_553,)  # type: ignore[union-attr]
@@ -245,7 +245,7 @@ def test_the_length_is_exact_and_a_short_lack_is_filled(tmp_path: Path) -> None:
     assert error.value.reason == "too_short"
 
 
-def test_a_short_picture_is_held_for_a_moment_only(tmp_path: Path) -> None:
+def test_the_last_frame_is_repeated_for_a_short_time_only(tmp_path: Path) -> None:
     file = make_video(tmp_path / "a.mp4", counting_frames(25))
     held = decode_clip(file, 0.0, 1.08, [SMALL], None).frames["small"]
     assert indices_of(held) == [*range(25), 24, 24]
@@ -276,8 +276,8 @@ def test_missing_streams_and_bad_files_have_reasons(tmp_path: Path) -> None:
     assert stream_kinds(str(tmp_path / "a.wav")) == (False, True)
 
 
-def test_a_disk_that_does_not_answer_is_not_a_damaged_file(tmp_path: Path) -> None:
-    """Linux refuses to whoever reads the first page of a process's memory, as it does for a disk that broke."""
+def test_a_disk_that_fails_is_not_a_damaged_file(tmp_path: Path) -> None:
+    """Reading the first page of a process's memory fails with the same error as a broken disk."""
     (tmp_path / "broken-disk.mp4").symlink_to("/proc/self/mem")
     with pytest.raises(StorageError, match="broken-disk.mp4 could not be read"):
         decode_clip(str(tmp_path / "broken-disk.mp4"), 0.0, 0.2, [SMALL], None)
@@ -303,7 +303,7 @@ def test_damaged_packets_are_an_error_when_they_are_many(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "wav"])
-def test_a_cut_off_file_is_seen(tmp_path: Path, suffix: str) -> None:
+def test_a_truncated_file_is_detected(tmp_path: Path, suffix: str) -> None:
     whole = tmp_path / f"whole.{suffix}"
     if suffix == "wav":
         write_audio(str(whole), tone(1.0, 16_000), 16_000)
@@ -315,7 +315,7 @@ def test_a_cut_off_file_is_seen(tmp_path: Path, suffix: str) -> None:
     assert missing_bytes(str(part)) > 0
 
 
-def test_a_request_must_make_sense() -> None:
+def test_invalid_requests_are_refused() -> None:
     with pytest.raises(ConfigError, match="fit"):
         FrameRequest("x", 8, 10, 10, "stretch")
     with pytest.raises(ConfigError, match="positive"):

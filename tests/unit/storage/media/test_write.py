@@ -1,4 +1,4 @@
-"""Writing: what is written reads back the same, atomically; muxing leaves the picture packets alone."""
+"""Writing: round trips, atomic writes; muxing copies the video packets unchanged."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from dmma_core.storage.media import FrameRequest, decode_audio, decode_clip, mux
 from helpers.media import counting_frames, cut_without_encoding, indices_of, make_video, moving_frames, tone
 
 
-def pictures(file: str) -> list[tuple[float, np.ndarray]]:
+def frames_of(file: str) -> list[tuple[float, np.ndarray]]:
     with av.open(file) as container:
         return [(float(f.pts * f.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
 
@@ -32,7 +32,7 @@ def test_written_video_reads_back(tmp_path: Path, fps: float) -> None:
     assert indices_of(clip.frames["x"]) == list(range(int(1.4 * fps)))
     assert clip.audio_A is not None
     assert np.abs(clip.audio_A - audio_A[: len(clip.audio_A)])[2000:-1000].max() < 0.02
-    assert pictures(file)[0][0] == 0.0
+    assert frames_of(file)[0][0] == 0.0
 
 
 def test_the_same_video_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_the_same_video_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_odd_sizes_grow_by_a_row_and_a_column(tmp_path: Path) -> None:
     frames = moving_frames(5, 33, 47)
     write_video(str(tmp_path / "a.mp4"), frames, 25)
-    shown = pictures(str(tmp_path / "a.mp4"))[0][1]
+    shown = frames_of(str(tmp_path / "a.mp4"))[0][1]
     assert shown.shape == (34, 48, 3)
     assert np.abs(shown[:33, :47].astype(int) - frames[0]).mean() < 4
 
@@ -61,7 +61,7 @@ def test_sound_files_are_16_bit_and_clipped(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     nan_A = np.array([0.0, np.nan], dtype=np.float32)
-    with pytest.raises(MediaError, match="not numbers"):
+    with pytest.raises(MediaError, match="not finite"):
         write_audio(str(tmp_path / "a.wav"), nan_A, 16_000)
     with pytest.raises(MediaError, match=r"suffix \.mp3"):
         write_audio(str(tmp_path / "a.mp3"), tone(1, 16_000), 16_000)
@@ -89,11 +89,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["with sound", "matroska", "edit list", "rotated", "variable rate"])
-def test_mux_copies_the_pictures_and_replaces_the_sound(sources: dict[str, str], kind: str, tmp_path: Path) -> None:
+def test_mux_copies_the_video_and_replaces_the_sound(sources: dict[str, str], kind: str, tmp_path: Path) -> None:
     audio_A = tone(1.4, 16_000, 700.0)
     out = str(tmp_path / "out.mp4")
     mux_audio(sources[kind], audio_A, 16_000, out)
-    before, after = pictures(sources[kind]), pictures(out)
+    before, after = frames_of(sources[kind]), frames_of(out)
     assert len(before) == len(after)
     for (time_s, rgb), (new_time_s, new_rgb) in zip(before, after, strict=True):
         assert abs(time_s - new_time_s) < 1e-3
@@ -111,14 +111,14 @@ def test_mux_copies_the_pictures_and_replaces_the_sound(sources: dict[str, str],
 def test_mux_cuts_both_at_the_duration(sources: dict[str, str], tmp_path: Path) -> None:
     out = str(tmp_path / "out.mp4")
     mux_audio(sources["with sound"], tone(2.0, 16_000), 16_000, out, duration_s=1.0)
-    times = [time_s for time_s, _ in pictures(out)]
+    times = [time_s for time_s, _ in frames_of(out)]
     assert sum(time_s < 1.0 for time_s in times) == 25
     assert len(times) <= 28
     assert 16_000 <= len(decode_audio(out, 16_000)) <= 16_000 + 1_024, "AAC frames have 1,024 samples"
 
 
 @pytest.mark.parametrize("start_s", [0.6, 1.0, 1.22, 1.99])
-def test_mux_begins_where_the_clip_begins(sources: dict[str, str], tmp_path: Path, start_s: float) -> None:
+def test_mux_starts_at_the_start_of_the_clip(sources: dict[str, str], tmp_path: Path, start_s: float) -> None:
     source, out = make_video(tmp_path / "s.mp4", counting_frames(75), options={"g": "25"}), str(tmp_path / "out.mp4")
     mux_audio(source, tone(1.0, 16_000), 16_000, out, start_s, 1.0)
     request = FrameRequest("x", 25, 40, 30, "squash")
@@ -128,7 +128,7 @@ def test_mux_begins_where_the_clip_begins(sources: dict[str, str], tmp_path: Pat
     assert np.array_equal(wanted, shown)
 
 
-# What cleaning accepts and MP4 players do not know: suffix, codec, pixel format, codec and rate of the sound.
+# What cleaning accepts and MP4 players do not support: suffix, codec, pixel format, codec and rate of the sound.
 OTHER_CODECS = [
     ("mov", "prores_ks", "yuv422p10le", "pcm_s16le", 44_100),
     ("webm", "libvpx", "yuv420p", "libopus", 48_000),
@@ -140,7 +140,7 @@ OTHER_CODECS = [
 
 
 @pytest.mark.parametrize(("suffix", "codec", "pix_fmt", "sound_codec", "rate"), OTHER_CODECS)
-def test_pictures_that_mp4_does_not_take_are_encoded_again(
+def test_video_that_mp4_does_not_accept_is_encoded_again(
     tmp_path: Path, suffix: str, codec: str, pix_fmt: str, sound_codec: str, rate: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     sound = tone(2.1, rate, 200.0)[:, None]
@@ -168,15 +168,15 @@ def test_pictures_that_mp4_does_not_take_are_encoded_again(
             assert difference_T.max() < 4, "neighbours differ by 28 or more"
             assert shown.audio_A is not None
             assert np.abs(shown.audio_A - audio_A)[2000:-1000].max() < 0.02
-            assert 0 <= len(pictures(out)) - round(25 * duration_s) <= 1
+            assert 0 <= len(frames_of(out)) - round(25 * duration_s) <= 1
             with av.open(out) as container:
                 assert container.streams.video[0].codec_context.name == "h264"
-    assert f"the pictures of {source} are encoded again, as H.264" in caplog.text
+    assert f"the video stream of {source} is encoded again, as H.264" in caplog.text
     mux_audio(source, tone(1.0, 16_000), 16_000, out)
-    assert len(pictures(out)) == 53
+    assert len(frames_of(out)) == 53
 
 
-def test_encoding_again_turns_the_pictures_upright(tmp_path: Path) -> None:
+def test_encoding_again_rotates_the_frames_upright(tmp_path: Path) -> None:
     frames = np.zeros((10, 32, 64, 3), dtype=np.uint8)
     frames[:, :, :32] = 250
     source = make_video(tmp_path / "r.mov", frames, codec="prores_ks", pix_fmt="yuv422p10le", rotation=90)
@@ -188,7 +188,7 @@ def test_encoding_again_turns_the_pictures_upright(tmp_path: Path) -> None:
     assert np.abs(wanted.astype(int) - shown).mean() < 2
 
 
-def test_mux_needs_a_picture(tmp_path: Path) -> None:
+def test_mux_needs_a_video_stream(tmp_path: Path) -> None:
     write_audio(str(tmp_path / "a.wav"), tone(1, 16_000), 16_000)
     with pytest.raises(MediaError) as error:
         mux_audio(str(tmp_path / "a.wav"), tone(1, 16_000), 16_000, str(tmp_path / "out.mp4"))
