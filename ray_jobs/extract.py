@@ -83,7 +83,7 @@ def extract(config: ExtractConfig, load: LoadBundle) -> None:
     manifest = read_manifest(config.manifest_uri)
     with held(config.out_uri, "extract") as lease, connect(), plain_errors():
         pool = _pool(config)
-        captions = {} if extraction.has_captions(config.out_uri) else extraction.captions_of(manifest)
+        captions = {} if extraction.has_captions(config.out_uri) else extraction.captions_by_id(manifest)
         bundle = ray.get(ray.remote(describe_bundle).options(**pool.resources).remote(load, captions))
         shards = extraction.open_folder(config.out_uri, manifest, bundle.schema, config.clips_per_shard)
         if extraction.is_finished(config.out_uri):

@@ -1,4 +1,4 @@
-"""Which files of a folder become clips: every file is decoded and measured; what fails is listed with its reason.
+"""Which files of a folder become clips: every file is decoded and measured; rejected files are listed with the reason.
 
 Reasons, in this order of precedence: cannot_open, truncated, damaged, unsupported, no_video, no_audio, too_short,
 silent, black, still_picture; then, among the files that passed: duplicate_bytes, duplicate_id, no_split; check_failed is
@@ -35,20 +35,20 @@ REASONS = (
     *("cannot_open", "truncated", "damaged", "unsupported", "no_video", "no_audio", "too_short", "silent", "black"),
     *("still_picture", "duplicate_bytes", "duplicate_id", "no_split", "check_failed"),
 )
-# Five pictures a second: no common period of ticking or blinking things fits it so well that they seem to stand still.
-_LOOK = FrameRequest("look", fps=5, height=64, width=64, fit="squash")
-_LISTEN_RATE_HZ = 16_000
+# Frames of the check for black and still video. At 5 per second common periods (ticking, blinking) are not aliased to 0.
+_CHECK_FRAMES = FrameRequest("check", fps=5, height=64, width=64, fit="squash")
+_CHECK_RATE_HZ = 16_000
 _LEVEL_WINDOW_S = 0.05
 _BLACK_PERCENTILE = 99.0
 _MAX_EXAMPLES = 4
-_LONGER_S = 0.5  # what a file may last beyond the cut without being called longer
+_LONGER_S = 0.5  # a file counts as longer than the cut beyond this
 
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What `check_file` found. `reason` is empty for a good file; `sha256` is empty where it could not be read.
+    """Result of `check_file`. `reason` is empty for a good file; `sha256` is empty if the file could not be read.
 
-    `length_s` is how long the whole file lasts by its own account, 0 where it does not say so.
+    `length_s` is the duration that the container states, 0 if it states none.
     """
 
     uri: str
@@ -60,7 +60,7 @@ class FileCheck:
 
 
 def find_media(folder_uri: str) -> list[str]:
-    """URIs of all video and sound files below a folder, absolute and sorted. StorageError where there are none."""
+    """URIs of all video and sound files below a folder, absolute and sorted. StorageError if there are none."""
     root = folder_uri if paths.is_remote(folder_uri) else paths.filesystem_of(folder_uri)[1]
     files = paths.list_files(root)
     found = [uri for uri in files if uri.lower().endswith(VIDEO_SUFFIXES + AUDIO_SUFFIXES)]
@@ -70,14 +70,14 @@ def find_media(folder_uri: str) -> list[str]:
             remedy=f"Known suffixes: {' '.join(VIDEO_SUFFIXES + AUDIO_SUFFIXES)}.",
         )
     if len(found) < len(files):
-        _log.info("%s: %d files with other suffixes are left alone.", folder_uri, len(files) - len(found))
+        _log.info("%s: %d files with other suffixes are ignored.", folder_uri, len(files) - len(found))
     return found
 
 
 def check_file(uri: str, config: CleaningConfig) -> FileCheck:
-    """Open, decode and measure one file. What is wrong with the file is the result, never an error.
+    """Open, decode and measure one file. A bad file is a result, never an error.
 
-    Raises StorageError where a remote storage does not answer.
+    Raises StorageError if a remote storage does not respond.
     """
     sha256, length_s = "", 0.0
     try:
@@ -97,7 +97,7 @@ def check_file(uri: str, config: CleaningConfig) -> FileCheck:
         return FileCheck(uri, sha256, has_video, length_s=length_s)
     (reason, detail), *others = sorted(problems, key=lambda problem: REASONS.index(problem[0]))
     if others:
-        detail += f" Besides: {', '.join(other for other, _ in others)}."
+        detail += f" Also: {', '.join(other for other, _ in others)}."
     return FileCheck(uri, sha256, has_video, reason, detail)
 
 
@@ -108,11 +108,11 @@ def select_clips(
     labels: LabelTable | None,
     splits: LabelTable | None,
 ) -> tuple[list[Clip], list[Rejected]]:
-    """Make clips of the good files and a rejected row of every other one.
+    """Clips of the good files, and a rejected row for every other file.
 
-    The clip id is the file's name without suffix. `labels` gives captions (without it they come from file names with words) and
-    may give splits; `splits`, where given, decides alone, and files that it does not name are rejected as "no_split".
-    The result depends on the files only, not on the order of `checks`.
+    The clip id is the file's name without suffix. `labels` gives captions (without it they are made from file names with
+    words) and, optionally, splits. If `splits` is given, only its splits are used, and files that it does not list are
+    rejected as "no_split". The result depends on the files only, not on the order of `checks`.
     """
     clips: dict[str, Clip] = {}
     uri_of_bytes: dict[str, str] = {}
@@ -125,7 +125,7 @@ def select_clips(
         elif not reason and clip_id in clips:
             reason, detail = "duplicate_id", f"{clips[clip_id].source_uri} has the same clip id {clip_id!r}."
         elif not reason and splits is not None and clip_id not in splits.splits:
-            reason, detail = "no_split", f"The table of splits does not name {clip_id!r}."
+            reason, detail = "no_split", f"The table of splits does not list {clip_id!r}."
         if reason:
             rejected.append(Rejected(clip_id, check.uri, reason, detail))
             continue
@@ -155,7 +155,7 @@ def count_by(values: Iterable[str]) -> str:
 
 
 def rejected_lines(rejected: Sequence[Rejected], what: str, folder_uri: str) -> list[str]:
-    """How many were rejected for which reasons, an example of the most frequent ones, and where all of them are listed."""
+    """Lines with the counts of the reasons, an example of the most frequent ones, and the place of the full list."""
     if not rejected:
         return []
     first = {row.reason: row for row in reversed(rejected)}
@@ -163,14 +163,14 @@ def rejected_lines(rejected: Sequence[Rejected], what: str, folder_uri: str) -> 
     return [
         f"{len(rejected)} {what} rejected: {count_by(row.reason for row in rejected)}.",
         *(f"  {reason}: {first[reason].clip_id}: {first[reason].detail}" for reason, _ in frequent),
-        f"The whole list: {paths.join(folder_uri, REJECTED)}",
+        f"The full list: {paths.join(folder_uri, REJECTED)}",
     ]
 
 
 def _splits_of(
     clip_ids: Iterable[str], config: CleaningConfig, labels: LabelTable | None, splits: LabelTable | None
 ) -> dict[str, str]:
-    """Splits as given; of clips that no table gives one, by the hash of their ids."""
+    """Splits by the tables; for clips without one by the hash of the id."""
     given: Mapping[str, str] = splits.splits if splits is not None else labels.splits if labels is not None else {}
     by_hash = {
         clip: split_by_hash(clip, config.val_fraction, config.test_fraction, config.split_seed) for clip in clip_ids
@@ -180,7 +180,7 @@ def _splits_of(
     filled = splits_by_hash(by_hash, config.val_fraction, config.test_fraction, config.split_seed)
     if moved := [clip_id for clip_id in by_hash if filled[clip_id] != by_hash[clip_id]]:
         _log.warning(
-            "Of %d clips the hash of the ids would leave a split empty; %s instead.",
+            "With %d clips the hash of the ids leaves a split empty; %s instead.",
             len(by_hash),
             ", ".join(f"{clip_id} is in {filled[clip_id]}" for clip_id in sorted(moved)),
         )
@@ -188,24 +188,26 @@ def _splits_of(
 
 
 def _problems(path: str, config: CleaningConfig) -> tuple[bool, list[tuple[str, str]]]:
-    """Whether the file has pictures, and all problems found, as (reason, sentence). The first grave one ends the search."""
+    """Whether the file has a video stream, and its problems (reason, message). A decoding error ends the check."""
     if config.check_truncated and (missing := missing_bytes(path)):
-        return False, [("truncated", f"{path} is cut off: by its own account {missing} bytes are missing at its end.")]
+        return False, [
+            ("truncated", f"{path} is truncated: by the size that it states, {missing} bytes are missing at its end.")
+        ]
     has_video, has_audio = stream_kinds(path)
     problems = []
     if config.require_video and not has_video:
         problems.append(("no_video", f"{path} has no video stream."))
     if config.require_audio and not has_audio:
         problems.append(("no_audio", f"{path} has no audio stream."))
-    looks = [_LOOK] if has_video else []
+    requests = [_CHECK_FRAMES] if has_video else []
     try:
-        clip = decode_clip(path, config.start_s, config.duration_s, looks, _LISTEN_RATE_HZ if has_audio else None)
+        clip = decode_clip(path, config.start_s, config.duration_s, requests, _CHECK_RATE_HZ if has_audio else None)
     except MediaError as error:
         return has_video, [*problems, (error.reason, error.message)]
     if clip.audio_A is not None and config.require_audio and config.silence_dbfs is not None:
         problems += _silence(clip.audio_A, config.silence_dbfs, config.max_silent_share)
     if has_video and config.require_video:
-        problems += _sameness(clip.frames["look"], config)
+        problems += _black_or_still(clip.frames[_CHECK_FRAMES.name], config)
     return has_video, problems
 
 
@@ -218,16 +220,16 @@ def level_dbfs(audio_A: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.
 
 
 def _silence(audio_A: NDArray[np.float32], silence_dbfs: float, max_share: float) -> list[tuple[str, str]]:
-    levels = level_dbfs(audio_A, _LISTEN_RATE_HZ)
+    levels = level_dbfs(audio_A, _CHECK_RATE_HZ)
     silent = levels < silence_dbfs
     if silent.all():
         loudest = levels.max(initial=-np.inf)
-        measured = f"{loudest:.1f} dBFS" if np.isfinite(loudest) else "no signal at all"
+        measured = f"{loudest:.1f} dBFS" if np.isfinite(loudest) else "no signal"
         return [("silent", f"Its loudest 50 ms have {measured}, silence is below {silence_dbfs:g} dBFS.")]
     longest_s = _longest_run(silent) * _LEVEL_WINDOW_S
     allowed_s = max_share * len(levels) * _LEVEL_WINDOW_S
     if longest_s > allowed_s + 1e-6:
-        detail = f"It stays below {silence_dbfs:g} dBFS for {longest_s:.2f} s on end, allowed are {allowed_s:.2f} s."
+        detail = f"It stays below {silence_dbfs:g} dBFS for {longest_s:.2f} s in a row, allowed are {allowed_s:.2f} s."
         return [("silent", detail)]
     return []
 
@@ -237,32 +239,32 @@ def _longest_run(flags: NDArray[np.bool_]) -> int:
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
-def _sameness(frames_THWC: NDArray[np.uint8], config: CleaningConfig) -> list[tuple[str, str]]:
-    """Black or still picture."""
+def _black_or_still(frames_THWC: NDArray[np.uint8], config: CleaningConfig) -> list[tuple[str, str]]:
+    """Problems "black" and "still_picture"."""
     brightness = float(np.percentile(frames_THWC.max(axis=3), _BLACK_PERCENTILE)) if len(frames_THWC) else 255.0
     if brightness < config.black_level:
         detail = f"99 % of its pixels are at most {brightness:.0f} of 255, black is below {config.black_level:g}."
         return [("black", detail)]
     changes = float(np.ptp(frames_THWC.mean(axis=3), axis=0).max()) if len(frames_THWC) > 1 else 255.0
     if changes < config.still_range:
-        detail = f"No pixel changes by more than {changes:.1f} of 255, a moving picture by {config.still_range:g}."
+        detail = f"No pixel changes by more than {changes:.1f} of 255, moving video by {config.still_range:g}."
         return [("still_picture", detail)]
     return []
 
 
 def captions_text(captions: Mapping[str, str], table_uri: str | None) -> str:
-    """Which clips have a caption, and from where: a sentence or two. `captions` holds that of every clip id, "" for none."""
+    """How many clips have a caption, and its source. `captions` holds the caption of every clip id, "" for none."""
     named = sorted(caption for caption in captions.values() if caption)
     missing = f"{len(captions) - len(named)} of {len(captions)} clips have no caption"
     source = table_uri or "file names"
     if not named:
-        return f"{missing}: {source} {'names none of them' if table_uri else 'say nothing about them'}."
+        return f"{missing}: {source} {'lists none of them' if table_uri else 'contain no captions'}."
     example = f', for example "{named[0]}"' if not table_uri else ""
     return f"{missing}; {len(named)} captions from {source}{example}."
 
 
 def cut_text(config: CleaningConfig, checks: Iterable[FileCheck] = ()) -> str:
-    """Which part of each file is used, and how many of the good files are longer."""
+    """Which part of each file is used, and how many good files are longer."""
     end_s = config.start_s + config.duration_s
     num_longer = sum(not check.reason and check.length_s > end_s + _LONGER_S for check in checks)
     part = f"the first {config.duration_s:g} s" if config.start_s == 0 else f"{config.start_s:g} to {end_s:g} s"

@@ -1,4 +1,4 @@
-"""What a file must be to become a clip; apart from the check so that reading a configuration loads no decoder."""
+"""Criteria for clips. Separate from the checks, so that reading a configuration loads no decoder."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from dmma_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class CleaningConfig:
-    """What a file must be to become a clip of `duration_s` seconds from `start_s` on.
+    """Criteria for a file to become a clip of `duration_s` seconds from `start_s` on.
 
     A window of 50 ms counts as silent below `silence_dbfs` (RMS, full scale 1); the longest run of silent windows may
     last `max_silent_share` of the clip (1: only entirely silent clips are rejected). A clip is black if 99 % of its
-    pixels never exceed `black_level`, and a still picture if no pixel of its 64x64 copy ever changes by more than
-    `still_range` (grey levels of 255; 0 switches either off). `silence_dbfs` null switches off the check of silence.
+    pixels never exceed `black_level`, and still if no pixel of its 64x64 copy changes by more than `still_range`
+    (grey levels of 255; 0 disables either check). `silence_dbfs` null disables the check for silence.
     """
 
     start_s: float = 0.0

@@ -87,7 +87,7 @@ def unfinished(uri: str, shards: Sequence[Shard], schema: FeatureSchema) -> list
     return [shard for shard in shards if not shard_is_complete(uri, shard, schema)]
 
 
-def captions_of(manifest: Manifest) -> dict[str, str]:
+def captions_by_id(manifest: Manifest) -> dict[str, str]:
     """caption_id to caption, for every distinct caption and the empty one, which means "no text" in training."""
     return {caption_id_of(""): "", **{clip.caption_id: clip.caption for clip in manifest.clips}}
 

@@ -1,4 +1,4 @@
-"""Captions and splits of clips, from tables as they are published: TSV or CSV, with and without a header."""
+"""Captions and splits of clips from published tables: TSV or CSV, with and without a header."""
 
 import csv
 import hashlib
@@ -19,15 +19,15 @@ _ID_COLUMNS = ("id", "clip_id", "file", "filename", "file_name", "video_id", "yo
 _CAPTION_COLUMNS = ("label", "caption", "caption_1", "desc", "description", "text", "class")
 _START_COLUMNS = ("start", "start_s", "start_time", "start_seconds")
 _SPLIT_COLUMNS = ("split", "subset")
-# Words that cameras, phones, recorders and editors write into file names. They say nothing about what is heard.
-_NOT_A_CAPTION = frozenset(
+# Words that cameras, phones, recorders and editors write into file names. They do not describe the sound.
+_DEVICE_WORDS = frozenset(
     """
     img image pic photo vid video movie mov mvi clip file media track audio sound dsc dscn dscf pxl gopr gopro dji
     whatsapp signal telegram messenger instagram facebook tiktok youtube vgg vggsound screen screenshot recording
     recorded record capture captured scene shot take part untitled unnamed new copy final cut edit edited trim trimmed
     version draft test sample demo export exported output render rendered converted compressed download downloaded
     default camera cam front rear portrait landscape timelapse slow slowmo motion hdr uhd fhd full high low quality
-    """.split()  # noqa: SIM905  (one a line would fill a screen)
+    """.split()  # noqa: SIM905  (one word per line would fill a screen)
 )
 _VOWELS = frozenset("aeiouy")
 _APOSTROPHES = "'’"
@@ -36,7 +36,7 @@ _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Captions and splits by clip id; a table may hold either or both."""
+    """Captions and splits by clip id; a table may contain either or both."""
 
     captions: Mapping[str, str]
     splits: Mapping[str, str]
@@ -56,8 +56,8 @@ def read_labels(uri: str) -> LabelTable:
 
     With a header, columns are found by their usual names (`id` or `file`, `label` or `caption`, `split`). Without one
     the columns are id, caption (VGGSound's test labels), or id, start second, caption, split (VGGSound's full table). Ids
-    may be file names. Where the start stands in a column of its own, the clip id is `<id>_<start, six digits>`. The first
-    of several captions of an id counts. Raises ConfigError where no such columns are found or a split is unknown.
+    may be file names. If the start has its own column, the clip id is `<id>_<start, six digits>`. The first of
+    several captions of an id is used. Raises ConfigError if no such columns are found or a split is unknown.
     """
     rows = _rows(uri)
     if not rows:
@@ -87,32 +87,32 @@ def read_labels(uri: str) -> LabelTable:
         if cells.get("split"):
             splits.setdefault(clip_id, _split_named(uri, number, cells["split"]))
     if num_repeated:
-        _log.warning("%s gives %d further captions for ids it named before; the first counts.", uri, num_repeated)
+        _log.warning("%s has %d more captions for ids that already have one; the first is used.", uri, num_repeated)
     return LabelTable(captions, splits)
 
 
 def caption_from_name(clip_id: str) -> str:
-    """The words of a file name where it has at least two that say something, else nothing: "dog_barking-02" gives
-    "dog barking"; IMG_1234, "final cut v2", dates, ids and a single word give "".
+    """The words of a file name if at least two are descriptive, else "": "dog_barking-02" gives "dog barking";
+    IMG_1234, "final cut v2", dates, ids and a single word give "".
 
-    A word that says something has three letters or more (two in scripts other than Latin), a vowel if it is Latin, and is
-    none that cameras, phones and editors write. Short words between such words are kept. Parts with digits and parts of
-    mixed case, as in ids, are left out.
+    A descriptive word has at least three letters (two in scripts other than Latin), a vowel if it is Latin, and is not one
+    that cameras, phones and editors write. Short words between such words are kept. Parts with digits and parts of mixed
+    case, as in ids, are dropped.
     """
     kinds = [unicodedata.category(character)[0] for character in clip_id]  # letter, mark, number, …
     parts = "".join(c if kind in "LMN" or c in _APOSTROPHES else " " for c, kind in zip(clip_id, kinds, strict=True))
     words = [part for part in parts.split() if _is_word(part)]
-    telling = [index for index, word in enumerate(words) if _says_something(word)]
-    return " ".join(words[telling[0] : telling[-1] + 1]) if len(telling) >= 2 else ""
+    descriptive = [index for index, word in enumerate(words) if _is_descriptive(word)]
+    return " ".join(words[descriptive[0] : descriptive[-1] + 1]) if len(descriptive) >= 2 else ""
 
 
 def _is_word(part: str) -> bool:
-    """Without digits, in lower case, upper case or with one capital, and none of the words that devices write."""
+    """Without digits, in lower case, upper case or with one capital, and not a word that devices write."""
     is_plain = part[1:] in (part[1:].lower(), part[1:].upper()) and not any(c.isnumeric() for c in part)
-    return is_plain and part.lower() not in _NOT_A_CAPTION
+    return is_plain and part.lower() not in _DEVICE_WORDS
 
 
-def _says_something(word: str) -> bool:
+def _is_descriptive(word: str) -> bool:
     plain = unicodedata.normalize("NFD", word.lower())
     if not unicodedata.name(plain[0], "").startswith("LATIN"):
         return len(word) >= 2
@@ -120,7 +120,7 @@ def _says_something(word: str) -> bool:
 
 
 def split_by_hash(clip_id: str, val_fraction: float, test_fraction: float, seed: int = 0) -> str:
-    """Split of a clip from its id alone: it stays the same whatever other clips come or go."""
+    """Split of a clip from its id alone: it does not change when other clips are added or removed."""
     position = _position(clip_id, seed)
     if position < test_fraction:
         return "test"
@@ -128,26 +128,26 @@ def split_by_hash(clip_id: str, val_fraction: float, test_fraction: float, seed:
 
 
 def splits_by_hash(clip_ids: Iterable[str], val_fraction: float, test_fraction: float, seed: int = 0) -> dict[str, str]:
-    """`split_by_hash` of every clip, except that of three clips or more none of the wanted splits stays empty.
+    """`split_by_hash` of every clip, but with three or more clips no split with a fraction above 0 stays empty.
 
-    Where the hash leaves one empty, the borders between test, val and train (the order of the hashes) move by as few clips
-    as possible. A fraction of 0 keeps its split empty.
+    If the hash leaves one empty, the boundaries between test, val and train (in the order of the hashes) move by as few
+    clips as possible.
     """
     ordered = sorted(clip_ids, key=lambda clip_id: (_position(clip_id, seed), clip_id))
     by_hash = [split_by_hash(clip_id, val_fraction, test_fraction, seed) for clip_id in ordered]
     num_test, num_val = by_hash.count("test"), by_hash.count("val")
     if len(ordered) >= 3:
-        wants_test, wants_val = int(test_fraction > 0), int(val_fraction > 0)
-        moved = max(wants_test - num_test, 0)
-        num_held_out = min(num_test + moved + max(num_val - moved, wants_val), len(ordered) - 1)
-        num_test = min(num_test + moved, num_held_out - wants_val)
+        min_test, min_val = int(test_fraction > 0), int(val_fraction > 0)
+        moved = max(min_test - num_test, 0)
+        num_held_out = min(num_test + moved + max(num_val - moved, min_val), len(ordered) - 1)
+        num_test = min(num_test + moved, num_held_out - min_val)
         num_val = num_held_out - num_test
     names = ["test"] * num_test + ["val"] * num_val
     return dict(zip(ordered, names + ["train"] * (len(ordered) - len(names)), strict=True))
 
 
 def _position(clip_id: str, seed: int) -> float:
-    """Where in [0, 1) the hash of a clip's id lies."""
+    """The hash of a clip's id as a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{clip_id}".encode()).digest()[:8], "big") / 2.0**64
 
 
@@ -163,7 +163,7 @@ def _rows(uri: str) -> list[list[str]]:
 
 
 def _columns_by_header(row: list[str]) -> dict[str, int] | None:
-    """Meaning -> column by a header's names; None where the row is no header."""
+    """Meaning -> column by a header's names; None if the row is not a header."""
     names = [cell.strip().lower().lstrip("#").strip() for cell in row]
     known = {"id": _ID_COLUMNS, "caption": _CAPTION_COLUMNS, "start": _START_COLUMNS, "split": _SPLIT_COLUMNS}
     columns = {}
@@ -188,7 +188,7 @@ def _whole_seconds(uri: str, number: int, text: str) -> int:
     try:
         return int(float(text))
     except (ValueError, OverflowError) as error:
-        raise ConfigError(f"{uri}, row {number}: the start {text!r} is no number.", remedy="Correct it.") from error
+        raise ConfigError(f"{uri}, row {number}: the start {text!r} is not a number.", remedy="Correct it.") from error
 
 
 def _split_named(uri: str, number: int, text: str) -> str:

@@ -1,8 +1,8 @@
 """The manifest: the clips of a dataset, their sources, and the rejected files with their reasons.
 
 A manifest is a folder: `part-*.parquet` (one row per clip), `rejected.parquet` (clip_id, source_uri, reason, detail)
-and `MANIFEST.json`, written last; without it the folder is unfinished. `CLEANING.json`, written first, marks the folder
-as one for a manifest.
+and `MANIFEST.json`, written last; without it the folder is incomplete. `CLEANING.json`, written first, marks the folder
+as a manifest's.
 """
 
 import io
@@ -22,7 +22,7 @@ from dmma_core.storage.parquet import read_table_at
 SCHEMA_VERSION = 1
 MARKER = "MANIFEST.json"
 REJECTED = "rejected.parquet"
-_BEGUN = "CLEANING.json"
+_START_MARKER = "CLEANING.json"
 _ROWS_PER_PART = 50_000
 
 
@@ -86,7 +86,7 @@ def write_rows(uri: str, row_class: type, rows: Sequence[Any]) -> None:
 def read_rows(uri: str, row_class: type) -> list[Any]:
     """Read rows written by `write_rows`.
 
-    Raises SchemaError where the columns differ, StorageError for a damaged file.
+    Raises SchemaError if the columns differ, StorageError for a damaged file.
     """
     try:
         table = read_table_at(uri)
@@ -103,9 +103,9 @@ def caption_id_of(caption: str) -> str:
 
 
 def check_manifest_folder(uri: str, inputs: Sequence[str]) -> None:
-    """Raise StorageError where a manifest at `uri` would be written over one of the files `inputs`, or over others' files."""
-    is_own = any(paths.exists(paths.join(uri, name)) for name in (_BEGUN, MARKER))
-    refuse_overwriting(uri, (_BEGUN, _part_name(0), REJECTED, MARKER), is_own, inputs)
+    """Raise StorageError if a manifest at `uri` would overwrite one of the files `inputs`, or files of other jobs."""
+    is_own = any(paths.exists(paths.join(uri, name)) for name in (_START_MARKER, MARKER))
+    refuse_overwriting(uri, (_START_MARKER, _part_name(0), REJECTED, MARKER), is_own, inputs)
 
 
 def write_manifest(uri: str, dataset: str, clips: Sequence[Clip], rejected: Sequence[Rejected]) -> Manifest:
@@ -114,7 +114,7 @@ def write_manifest(uri: str, dataset: str, clips: Sequence[Clip], rejected: Sequ
     The marker of an older manifest is removed first, then its files are replaced.
     """
     clips = sorted(clips, key=lambda clip: clip.clip_id)
-    paths.write_json(paths.join(uri, _BEGUN), {"schema_version": SCHEMA_VERSION, "dataset": dataset})
+    paths.write_json(paths.join(uri, _START_MARKER), {"schema_version": SCHEMA_VERSION, "dataset": dataset})
     paths.remove(paths.join(uri, MARKER))
     parts = [clips[i : i + _ROWS_PER_PART] for i in range(0, len(clips), _ROWS_PER_PART)]
     names = [_part_name(index) for index in range(len(parts))]
@@ -150,12 +150,12 @@ def read_manifest(uri: str) -> Manifest:
 def read_marker(uri: str, name: str, job: str, schema_version: int) -> dict[str, Any]:
     """Read the completeness marker of an artefact folder, written by `job`.
 
-    Raises IncompleteError where it is absent, SchemaError for another schema version.
+    Raises IncompleteError if it is absent, SchemaError for another schema version.
     """
     marker_uri = paths.join(uri, name)
     if not paths.exists(marker_uri):
         raise IncompleteError(
-            f"{uri} has no {name}: it is absent or unfinished.",
+            f"{uri} has no {name}: it is absent or incomplete.",
             remedy=f"Run `dmma {job}` (again), or use another folder.",
         )
     marker: dict[str, Any] = paths.read_json(marker_uri)

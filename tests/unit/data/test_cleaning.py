@@ -80,7 +80,7 @@ EXPECTED = {
 }
 DETAILS = {
     "silent.mp4": "-83.0 dBFS",
-    "partly.mp4": "0.80 s on end, allowed are 0.75 s",
+    "partly.mp4": "0.80 s in a row, allowed are 0.75 s",
     "short.mp4": "ends at 0.80 s, needed are 1.00 s",
     "short_sound.mp4": "The sound of",
     "cut.mp4": "bytes are missing",
@@ -116,7 +116,7 @@ def test_every_file_gets_its_reason_and_the_measured_value(folder: Path) -> None
         ("only_sound.wav", {"require_video": False}),
     ],
 )
-def test_every_check_can_be_switched_off(folder: Path, name: str, change: dict[str, float]) -> None:
+def test_every_check_can_be_disabled(folder: Path, name: str, change: dict[str, float]) -> None:
     check = check_file(str(folder / name), replace(RULES, **change))
     assert check.reason == "", check.detail
     assert check.has_video == (name != "only_sound.wav")
@@ -159,14 +159,14 @@ def test_a_split_that_the_hash_leaves_empty_gets_a_clip_and_a_warning(caplog: py
     rules = replace(RULES, val_fraction=0.001, test_fraction=0.001)
     clips, _ = select_clips(checks, "set", rules, None, None)
     assert sorted(clip.split for clip in clips) == ["test", "train", "train", "val"]
-    assert "Of 4 clips the hash of the ids would leave a split empty" in caplog.text
+    assert "With 4 clips the hash of the ids leaves a split empty" in caplog.text
     caplog.clear()
     clips, _ = select_clips(checks, "set", rules, LabelTable({}, {"a": "test"}), None)
     assert sorted(clip.split for clip in clips) == ["test", "train", "train", "train"]
     assert not caplog.text
 
 
-def test_what_is_used_of_each_file_is_said(folder: Path) -> None:
+def test_the_used_part_of_each_file_is_reported(folder: Path) -> None:
     checks = [check_file(str(folder / name), RULES) for name in ("good.mp4", "sub/also_good.mkv", "mute.mp4")]
     assert [round(check.length_s, 1) for check in checks] == [1.2, 1.2, 0.0]
     assert cut_text(RULES, checks) == (
@@ -177,13 +177,13 @@ def test_what_is_used_of_each_file_is_said(folder: Path) -> None:
     assert cut_text(shorter, checks).endswith("; 2 files are longer.")
 
 
-def test_where_captions_come_from_is_said() -> None:
+def test_the_source_of_captions_is_reported() -> None:
     captions = {"a": "", "b": "dog barking", "c": ""}
     assert captions_text(captions, None) == (
         '2 of 3 clips have no caption; 1 captions from file names, for example "dog barking".'
     )
     assert captions_text(captions, "x.tsv") == "2 of 3 clips have no caption; 1 captions from x.tsv."
-    assert captions_text({"a": ""}, None) == "1 of 1 clips have no caption: file names say nothing about them."
+    assert captions_text({"a": ""}, None) == "1 of 1 clips have no caption: file names contain no captions."
 
 
 def test_level_of_a_sine_is_its_rms() -> None:
@@ -209,13 +209,13 @@ def test_a_folder_without_media_is_an_error(tmp_path: Path) -> None:
         {"require_video": False, "require_audio": False},
     ],
 )
-def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+def test_invalid_criteria_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         CleaningConfig(**wrong)  # type: ignore[arg-type]
 
 
 def test_real_clips_are_rejected_for_the_reasons_their_list_gives(clips_dir: Path) -> None:
-    """Against the list of the real clips, where it is there: streams, levels, lengths and damage as noted by hand."""
+    """Compared with the list of the real clips, if present: streams, levels, lengths and damage as noted by hand."""
     table = clips_dir.parent / "clips.tsv"
     if not table.exists():
         pytest.skip(f"{table} is absent")
@@ -223,7 +223,7 @@ def test_real_clips_are_rejected_for_the_reasons_their_list_gives(clips_dir: Pat
         listed = list(csv.DictReader(file, delimiter="\t"))
     rules = CleaningConfig(duration_s=4.0)
     for row in listed:
-        # The large ones that nobody doubts would only cost time.
+        # The large good ones would only take time.
         if row["resolution"] in ("1280x720", "2048x1080") and not row["note"] and row["has_audio"] == "1":
             continue
         if row["note"].startswith("DAMAGED"):
@@ -238,7 +238,7 @@ def test_real_clips_are_rejected_for_the_reasons_their_list_gives(clips_dir: Pat
         assert check.reason == expected, (row["file"], check.detail)
 
 
-def test_a_named_pipe_is_rejected_instead_of_waited_for(tmp_path: Path) -> None:
+def test_a_named_pipe_is_rejected_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     (uri,) = find_media(str(tmp_path))
     check = check_file(uri, RULES)

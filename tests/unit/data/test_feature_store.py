@@ -158,7 +158,7 @@ def test_unfinished_sets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(IncompleteError, match="lacks part-00001"):
         complete_features(str(tmp_path / "set"), manifest, SCHEMA, shards)
     (tmp_path / "set" / "FEATURES.json").unlink()
-    with pytest.raises(IncompleteError, match="absent or unfinished.* Run `dmma extract`"):
+    with pytest.raises(IncompleteError, match="absent or incomplete.* Run `dmma extract`"):
         FeatureStore(str(tmp_path / "set"))
 
 

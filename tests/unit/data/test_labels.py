@@ -1,4 +1,4 @@
-"""Captions and splits from tables as they are published."""
+"""Captions and splits from published tables."""
 
 from pathlib import Path
 
@@ -26,14 +26,14 @@ def table(tmp_path: Path, text: str, name: str = "labels.csv") -> str:
         ),
     ],
 )
-def test_tables_of_every_style_give_the_same_captions(tmp_path: Path, name: str, text: str) -> None:
+def test_tables_of_every_format_give_the_same_captions(tmp_path: Path, name: str, text: str) -> None:
     captions = dict(read_labels(table(tmp_path, text, name)).captions)
     assert captions.pop("-Qowmc0P9ic_000034") == "playing bass drum"
     assert list(captions.values()) == ["a, b"]
     assert next(iter(captions)).startswith("x_1")
 
 
-def test_splits_are_read_and_named_alike(tmp_path: Path) -> None:
+def test_splits_are_read_and_names_are_unified(tmp_path: Path) -> None:
     labels = read_labels(table(tmp_path, "id,label,split\na,dog,train\nb,cat,valid\nc,cow,\n"))
     assert labels.splits == {"a": "train", "b": "val"}
     assert read_labels(table(tmp_path, "a.mp4,test\nb.mp4,validation\n")).splits == {"a": "test", "b": "val"}
@@ -44,7 +44,7 @@ def test_splits_are_read_and_named_alike(tmp_path: Path) -> None:
 def test_the_first_of_several_captions_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labels = read_labels(table(tmp_path, "id,label\na,dog\na,cat\na,dog\n"))
     assert labels.captions == {"a": "dog"}
-    assert "1 further captions" in caplog.text
+    assert "1 more captions" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_splits_by_hash_are_stable_and_have_their_shares() -> None:
 
 
 @pytest.mark.parametrize("num_clips", range(3, 41))
-def test_no_wanted_split_of_a_few_clips_is_empty(num_clips: int) -> None:
+def test_no_requested_split_of_a_few_clips_is_empty(num_clips: int) -> None:
     for seed in range(20):
         ids = [f"clip-{index}" for index in range(num_clips)]
         splits = splits_by_hash(ids, 0.15, 0.15, seed)
@@ -142,7 +142,7 @@ def test_no_wanted_split_of_a_few_clips_is_empty(num_clips: int) -> None:
         assert set(splits_by_hash(ids, 0.15, 0.0, seed).values()) == {"train", "val"}
 
 
-def test_one_clip_more_moves_few_others() -> None:
+def test_one_more_clip_moves_few_others() -> None:
     ids = [f"clip-{index}" for index in range(60)]
     for num_clips in range(3, 60):
         before, after = (splits_by_hash(ids[:count], 0.15, 0.15) for count in (num_clips, num_clips + 1))

@@ -53,7 +53,7 @@ def test_rewriting_replaces_the_clips(tmp_path: Path) -> None:
     assert read_manifest(str(tmp_path)).clips == (CLIPS[0],)
 
 
-def test_without_its_marker_it_is_unfinished(tmp_path: Path) -> None:
+def test_without_its_marker_it_is_incomplete(tmp_path: Path) -> None:
     write_manifest(str(tmp_path), "set", CLIPS, [])
     (tmp_path / MARKER).unlink()
     with pytest.raises(IncompleteError, match=r"has no MANIFEST\.json.* Run `dmma clean`"):
