@@ -44,7 +44,7 @@ def run(config: CompareConfig) -> None:
         tracking_uri_for(comparison_uri_of(first))  # refuses a place that would be lost
     comparison = compare(first, second, config.num_resamples, config.seed)
     folder = ComparisonFolder(config.out_uri, first, second)
-    folder.begin()
+    folder.claim()
     chosen = choose_examples(first, config.num_examples)
     examples = make_examples(first, second, chosen, _depth_of(first))
     curves, missing = _curves(first, second)

@@ -3,7 +3,7 @@
 from dmma_core.evaluation.embed import TinyTaggerNetwork
 from dmma_core.evaluation.evaluate import GeneratedSet, evaluate, known_scenes, open_generated
 from dmma_core.evaluation.metric_specs import METRIC_SPECS
-from dmma_core.evaluation.report_file import check_report_place
+from dmma_core.evaluation.report_file import check_report_uri
 from dmma_core.evaluation.verdict import number
 from dmma_core.job_configs import EvaluateConfig
 from dmma_core.log import Progress
@@ -16,7 +16,7 @@ from ray_jobs.common.tracking_server import require_tracking_server, tracking_ur
 def plan(config: EvaluateConfig) -> list[str]:
     """Check the generated folder, the evaluator's weights and write access; say what would be measured."""
     generated, network = open_generated(config.generated_uri), TinyTaggerNetwork()
-    check_report_place(config.report_uri)
+    check_report_uri(config.report_uri)
     paths.check_writable(config.report_uri.rpartition("/")[0] or ".")
     if config.mlflow:
         require_tracking_server(_tracking_uri(generated))
@@ -30,7 +30,7 @@ def plan(config: EvaluateConfig) -> list[str]:
 def run(config: EvaluateConfig) -> None:
     """Measure every clip, write the report, and put its numbers on the run in MLflow."""
     generated = open_generated(config.generated_uri)
-    check_report_place(config.report_uri)
+    check_report_uri(config.report_uri)
     if config.mlflow:
         _tracking_uri(generated)  # refuses a place that would be lost
     with Progress(f"evaluate {generated.record['arm']}", len(generated.clips)) as shown:

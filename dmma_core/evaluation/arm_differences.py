@@ -1,12 +1,12 @@
-"""What two arms differ in beyond depth: only where that is nothing does a comparison show the effect of depth alone."""
+"""Differences of two arms beyond depth: only without any does a comparison show the effect of depth alone."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from dmma_core.recipe import BOOKKEEPING, Changes, changes_between
 
-# Settings that an arm without depth has no use for.
-OF_DEPTH = {
+# Settings without effect in an arm without depth.
+DEPTH_SETTINGS = {
     "model.depth",
     "model.fusion",
     "model.num_depth_scalars",
@@ -17,14 +17,14 @@ OF_DEPTH = {
 
 
 def differences_beyond_depth(first: Mapping[str, Any], second: Mapping[str, Any]) -> Changes:
-    """Dotted name -> (value of the first arm, of the second) of everything in two reports that may explain a difference.
+    """Dotted name -> (value of the first arm, of the second) for all settings in two reports that may explain a difference.
 
-    Compared are network, recipe and its changes in mid-training, data, initial weights, code and libraries of training,
-    the checkpoint, and sampling. Left out are depth itself and settings that decide no weights. Where both arms took
-    their checkpoint of the lowest validation loss, its step is a result and no setting.
+    Compared are network, recipe and its changes during training, data, initial weights, code and libraries of training,
+    the checkpoint, and sampling. Depth itself and settings that do not affect the weights are excluded. If both arms
+    use their checkpoint of the lowest validation loss, its step is a result, not a setting.
     """
     found = changes_between(_settings(first), _settings(second), "")
-    return {name: pair for name, pair in found.items() if name not in OF_DEPTH | BOOKKEEPING}
+    return {name: pair for name, pair in found.items() if name not in DEPTH_SETTINGS | BOOKKEEPING}
 
 
 def _settings(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _settings(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_bookkeeping(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The history of a run's recipe, of which more steps or another interval are no part."""
+    """The history of a run's recipe without changes of the number of steps and of intervals."""
     kept = [
         {**entry, "changes": {name: pair for name, pair in entry["changes"].items() if name not in BOOKKEEPING}}
         for entry in history

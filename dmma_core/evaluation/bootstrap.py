@@ -34,7 +34,7 @@ class ConfidenceInterval:
 
 
 def resample_counts(num_clips: int, num_resamples: int, seed: int) -> Iterator[Counts]:
-    """Counts [R', B] in chunks, `num_resamples` rows in total. A seed has the same resamples for every metric."""
+    """Counts [R', B] in chunks, `num_resamples` rows in total. A seed gives the same resamples for every metric."""
     generator = np.random.default_rng(seed)
     chunk = max(1, min(_CHUNK_VALUES // num_clips, 1000))
     for start in range(0, num_resamples, chunk):

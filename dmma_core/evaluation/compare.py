@@ -1,4 +1,4 @@
-"""Two reports over the same clips become one comparison: differences, intervals, verdicts."""
+"""Comparison of two reports over the same clips: differences, intervals, verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ MIN_CLIPS = 30  # below, percentile intervals are too narrow to conclude anythin
 
 
 class ComparisonError(DmmaError):
-    """Two reports whose numbers must not be put side by side."""
+    """Two reports whose numbers are not comparable."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One metric: value of both arms and of the ground truth (None where it has none), difference and verdict.
+class MetricRow:
+    """One metric: value of both arms and of the ground truth (None if it has none), difference and verdict.
 
     `first` is the baseline's value, `second` the other arm's; the interval is of second - first.
     """
@@ -37,7 +37,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """BETTER, WORSE or UNDECIDED for the second arm, TOO_FEW where the clips allow no conclusion."""
+        """BETTER, WORSE or UNDECIDED for the second arm, TOO_FEW if the clips allow no conclusion."""
         if self.num_clips < MIN_CLIPS:
             return TOO_FEW
         if self.interval.contains_zero:
@@ -47,14 +47,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, what could not be computed and why, and what a reader must know besides the numbers.
+    """All rows, the metrics that could not be computed with the reason, and notes for the reader.
 
     `differences` are the settings beyond depth in which the arms differ, with the value of each.
     """
 
     first: Report
     second: Report
-    rows: tuple[Row, ...]
+    rows: tuple[MetricRow, ...]
     unavailable: dict[str, str]
     notes: tuple[str, ...]
     differences: Changes
@@ -63,27 +63,27 @@ class Comparison:
 
     @property
     def of_depth_alone(self) -> bool:
-        """Whether the arms differ in depth and in nothing else."""
+        """Whether the arms differ in depth only."""
         models = [report.record["training"]["model"]["depth"] for report in (self.first, self.second)]
         return models[0] != models[1] and not self.differences
 
-    def with_verdict(self, verdict: str) -> list[Row]:
+    def with_verdict(self, verdict: str) -> list[MetricRow]:
         return [row for row in self.rows if row.verdict == verdict]
 
 
 def require_comparable(first: Report, second: Report) -> None:
-    """Raises ComparisonError, in a sentence, for one arm twice, or where clips, split, features or evaluator differ."""
+    """Raises ComparisonError for two arms of one name, or if clips, split, features or evaluator differ."""
     a, b = first.record, second.record
     if first.arm == second.arm:
         raise ComparisonError(
-            f"{first.uri} and {second.uri} are both of an arm named {first.arm!r}, so a table could not tell them apart.",
-            remedy="Compare two arms of other names; check that the second report is not the first one again.",
+            f"{first.uri} and {second.uri} are both of an arm named {first.arm!r}, so a table could not distinguish them.",
+            remedy="Compare two arms of different names; check that the two reports are not the same.",
         )
     if a["evaluator"]["fingerprint"] != b["evaluator"]["fingerprint"]:
         differing = [key for key in ("version", "settings", "networks") if a["evaluator"][key] != b["evaluator"][key]]
         raise ComparisonError(
             f"{first.uri} and {second.uri} were measured by different evaluators: {' and '.join(differing)} differ "
-            f"({', '.join(str(a['evaluator'][key]) for key in differing)} against "
+            f"({', '.join(str(a['evaluator'][key]) for key in differing)} versus "
             f"{', '.join(str(b['evaluator'][key]) for key in differing)}).",
             remedy="Run `dmma evaluate` for both with the same settings.",
         )
@@ -94,25 +94,25 @@ def require_comparable(first: Report, second: Report) -> None:
         )
     if a["features_fingerprint"] != b["features_fingerprint"]:
         raise ComparisonError(
-            f"{first.uri} and {second.uri} rest on different feature sets ({a['features_uri']}, {b['features_uri']}).",
+            f"{first.uri} and {second.uri} use different feature sets ({a['features_uri']}, {b['features_uri']}).",
             remedy="Generate both arms from the same feature set.",
         )
     if a["clip_ids"] != b["clip_ids"]:
-        only_first, only_second = (sorted(set(x) - set(y)) for x, y in _both_ways(a["clip_ids"], b["clip_ids"]))
+        only_first, only_second = (sorted(set(x) - set(y)) for x, y in _both_orders(a["clip_ids"], b["clip_ids"]))
         raise ComparisonError(
             f"{first.uri} and {second.uri} are over different clips: {_some(only_first)} only in the first, "
             f"{_some(only_second)} only in the second.",
-            remedy="See both failures.parquet; run `dmma generate` again until both hold the same clips.",
+            remedy="See both failures.parquet; run `dmma generate` again until both contain the same clips.",
         )
 
 
 def compare(first: Report, second: Report, num_resamples: int = 10_000, seed: int = 0) -> Comparison:
     """Difference second - first of every metric with its paired bootstrap interval over clips.
 
-    Raises ComparisonError where the reports must not be compared.
+    Raises ComparisonError if the reports are not comparable.
     """
     require_comparable(first, second)
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     unavailable: dict[str, str] = {}
     set_first, missing = set_statistics(first.set_arrays())
     set_second, _ = set_statistics(second.set_arrays())
@@ -142,9 +142,9 @@ def _clip_statistics(first: Report, second: Report, name: str) -> tuple[tuple[St
     return (mean_of(values[0]), mean_of(values[1])), values.shape[1]
 
 
-def _row(spec: MetricSpec, first: Report, second: Report, interval: ConfidenceInterval, num_clips: int) -> Row:
+def _row(spec: MetricSpec, first: Report, second: Report, interval: ConfidenceInterval, num_clips: int) -> MetricRow:
     aggregates = [report.record["aggregates"][spec.name] for report in (first, second)]
-    return Row(
+    return MetricRow(
         spec,
         aggregates[0]["generated"],
         aggregates[1]["generated"],
@@ -157,25 +157,25 @@ def _row(spec: MetricSpec, first: Report, second: Report, interval: ConfidenceIn
 def _notes(first: Report, second: Report) -> list[str]:
     a, b = first.record, second.record
     notes = [
-        "One training run per arm: the intervals say how much the choice of clips matters, not how much another "
-        "training seed would."
+        "One training run per arm: the intervals show the effect of the choice of clips, not that of another "
+        "training seed."
     ]
     if a["step"] != b["step"]:
         notes.append(f"Checkpoints: step {a['step']} ({first.arm}), step {b['step']} ({second.arm}).")
     notes += [
-        f"{report.arm}: {report.record['training']['overfitting']} Used is the checkpoint of step {report.record['step']}."
+        f"{report.arm}: {report.record['training']['overfitting']} The checkpoint of step {report.record['step']} is used."
         for report in (first, second)
         if report.record["training"]["overfitting"]
     ]
     if not a["rendered_clips"]:
         notes.append(
-            "Real clips: distances and onsets are not known, so the distance test cannot be made. The tiny tagger knows "
-            "the sounds of rendered clips only, so what rests on it says little here."
+            "Real clips: distances and onsets are unknown, so there is no distance test. The tiny tagger was trained on "
+            "rendered clips only, so its metrics mean little here."
         )
     return notes
 
 
-def _both_ways(x: Sequence[str], y: Sequence[str]) -> tuple[tuple[Sequence[str], Sequence[str]], ...]:
+def _both_orders(x: Sequence[str], y: Sequence[str]) -> tuple[tuple[Sequence[str], Sequence[str]], ...]:
     return (x, y), (y, x)
 
 

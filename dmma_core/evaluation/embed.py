@@ -27,7 +27,7 @@ class MetricNetwork(Protocol):
 
 
 class TinyTaggerNetwork:
-    """The tiny tagger on the CPU. Raises WeightsError where it is not trained yet."""
+    """The tiny tagger on the CPU. Raises WeightsError if it is not trained yet."""
 
     name = NETWORK
 

@@ -1,4 +1,4 @@
-"""From a folder of generated sounds to a report: every clip measured, beside its ground truth as the ceiling."""
+"""From a folder of generated sounds to a report: every clip measured, with its ground truth as the upper bound."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +24,9 @@ from dmma_core.storage import paths
 
 GENERATION_MARKER, GENERATION_VERSION = "GENERATION.json", 2
 EVALUATOR_VERSION = 1
-"""Raised whenever a metric's computation changes: reports of two versions are not comparable."""
+"""Increased whenever a metric's computation changes: reports of two versions are not comparable."""
 
-Row = dict[str, Any]
+ReportRow = dict[str, Any]
 SIDES = ("generated", "ground_truth")
 
 
@@ -49,23 +49,24 @@ class GeneratedSet:
 
 
 def open_generated(uri: str) -> GeneratedSet:
-    """Read the folder's marker and the clips of its feature set; a local folder is known by its absolute path from then on.
+    """Read the folder's marker and the clips of its feature set; a local URI becomes an absolute path.
 
-    Raises IncompleteError without the marker, ConfigError for sounds of a single video (there is nothing to measure them
-    against), SchemaError where the feature set is no longer the one that they were made from.
+    Raises IncompleteError without the marker, ConfigError for sounds of a single video (they have no ground truth),
+    SchemaError if the feature set has changed since generation.
     """
     uri = paths.absolute(uri)
     record = read_marker(uri, GENERATION_MARKER, "generate", GENERATION_VERSION)
     if not record["clips"]:
-        raise ConfigError(f"{uri} holds no sounds: every clip failed.", remedy="See its failures.parquet.")
+        raise ConfigError(f"{uri} contains no sounds: every clip failed.", remedy="See its failures.parquet.")
     if "features_uri" not in record:
         raise ConfigError(
-            f"{uri} holds the sound of a single video.", remedy="Generate a split: features_uri=… split=test."
+            f"{uri} contains the sound of a single video.", remedy="Generate a split: features_uri=… split=test."
         )
     store = FeatureStore(record["features_uri"])
     if store.fingerprint != record["features_fingerprint"]:
         raise SchemaError(
-            f"{store.uri} changed since {uri} was made from it.", remedy="Run `dmma generate` again, into a new folder."
+            f"{store.uri} changed since {uri} was generated from it.",
+            remedy="Run `dmma generate` again, into a new folder.",
         )
     clips = {clip.clip_id: clip for clip in store.clips}
     failures = read_rows(paths.join(uri, "failures.parquet"), Rejected)
@@ -80,7 +81,7 @@ def evaluate(
     Yields None after each clip, and the written report at the end.
     """
     scenes = known_scenes(generated.clips)
-    rows: list[Row] = []
+    rows: list[ReportRow] = []
     vectors: list[dict[str, Any]] = []
     for clip in generated.clips:
         row, vector = _measure(clip, generated.sound_uri(clip), scenes.get(clip.clip_id), config, network)
@@ -102,7 +103,7 @@ def evaluate(
 
 
 def known_scenes(clips: Sequence[Clip]) -> dict[str, KnownScene]:
-    """What is known of the clips that were rendered: their folder holds truth.parquet. Real clips are not in the result."""
+    """Known scenes of rendered clips, whose folder contains truth.parquet, by clip id. Real clips are not in the result."""
     scenes: dict[str, KnownScene] = {}
     for folder in sorted({clip.source_uri.rpartition("/")[0] for clip in clips}):
         truth_uri = paths.join(folder, "truth.parquet")
@@ -126,14 +127,14 @@ def _cut(truth: Any, clip: Clip) -> KnownScene:
 
 def _measure(
     clip: Clip, sound_uri: str, scene: KnownScene | None, config: EvaluatorConfig, network: MetricNetwork
-) -> tuple[Row, dict[str, Any]]:
+) -> tuple[ReportRow, dict[str, Any]]:
     sound = load_sound(sound_uri, 0.0, clip.duration_s)
     true_sound = load_sound(clip.source_uri, clip.start_s, clip.duration_s)
     measured = measure_clip(sound, true_sound, scene, config)
-    ceiling = measure_clip(true_sound, true_sound, scene, config)
+    upper_bound = measure_clip(true_sound, true_sound, scene, config)
     embedding, logits = network.embed(sound.audio_A)
     true_embedding, true_logits = network.embed(true_sound.audio_A)
-    for side, side_logits in ((measured, logits), (ceiling, true_logits)):
+    for side, side_logits in ((measured, logits), (upper_bound, true_logits)):
         side.values[f"KL_{NETWORK}"] = float(kl_divergences(side_logits[None], true_logits[None])[0])
     row = {
         "clip_id": clip.clip_id,
@@ -143,15 +144,15 @@ def _measure(
         "duration_s": clip.duration_s,
         "sound_uri": sound_uri,
         "generated": measured.values,
-        "ground_truth": ceiling.values,
+        "ground_truth": upper_bound.values,
         "missing": measured.missing,
     }
     vector = {"embedding": embedding, "logits": logits, "true_embedding": true_embedding, "true_logits": true_logits}
     return row, vector
 
 
-def _aggregate(rows: Sequence[Row], arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Value of every metric on both sides, and for those without any the reason why."""
+def _aggregate(rows: Sequence[ReportRow], arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Value of every metric on both sides, and for those without one the reason."""
     aggregates: dict[str, Any] = {}
     unavailable: dict[str, str] = {}
     for spec in METRIC_SPECS:
@@ -179,12 +180,12 @@ def _aggregate(rows: Sequence[Row], arrays: Mapping[str, Any]) -> tuple[dict[str
     return aggregates, unavailable
 
 
-def _column(rows: Sequence[Row], side: str, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _column(rows: Sequence[ReportRow], side: str, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([row[side].get(name, np.nan) for row in rows], np.float64)
 
 
 def _identity(generated: GeneratedSet, config: EvaluatorConfig, network: MetricNetwork) -> dict[str, Any]:
-    """What was measured and with what: the part of a report that decides whether it may be compared with another."""
+    """Sounds and evaluator: the part of a report that decides whether two reports are comparable."""
     record = generated.record
     evaluator = {
         "version": EVALUATOR_VERSION,

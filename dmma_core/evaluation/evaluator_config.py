@@ -1,4 +1,4 @@
-"""What an evaluator measures with; apart from the evaluator so that reading a configuration loads no network code."""
+"""Settings of the evaluator. Separate from it, so that reading a configuration loads no network code."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from dmma_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    """Settings that decide a report's numbers; reports are comparable only under equal ones.
+    """Settings of the metrics; reports are comparable only if they are equal.
 
     `onset_threshold` (0 to 1) and `onset_tolerance_s`: see metrics.onset_scores; the published evaluation uses one number
     (0.1 or 0.3) for both. `level_window_s`: window of the levels of the distance test; the

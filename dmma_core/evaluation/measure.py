@@ -57,7 +57,7 @@ class ClipMetrics:
 
 
 def load_sound(uri: str, start_s: float, duration_s: float) -> Sound:
-    """Read `duration_s` seconds of audio from any media file. Raises MediaError where it is unusable or shorter."""
+    """Read `duration_s` seconds of audio from any media file. Raises MediaError if it is unusable or shorter."""
     rates_hz = (RATE_HZ, ONSET_RATE_HZ)
     return Sound(*(media.decode_audio(uri, rate_hz, start_s, duration_s) for rate_hz in rates_hz))
 
@@ -86,7 +86,7 @@ def _measure_onsets(
     else:
         detected = detect_onsets(true_sound.onset_audio_A, config.onset_threshold)
         known_s, suffix, unused = (detected / ONSET_RATE_HZ).tolist(), "_vs_detected", ""
-        reason, unused_reason = "no onset detected in the true sound", "the onsets of a real clip are not known"
+        reason, unused_reason = "no onset detected in the true sound", "the onsets of a real clip are unknown"
     for name in _ONSETS:
         measured.missing[name + unused] = unused_reason
     if not known_s:
@@ -101,7 +101,7 @@ def _measure_onsets(
 def _measure_distance(measured: ClipMetrics, sound: Sound, scene: KnownScene | None, config: EvaluatorConfig) -> None:
     if scene is None:
         for name in ("distance_spearman", "distance_slope_sign"):
-            measured.missing[name] = "the distance in a real clip is not known"
+            measured.missing[name] = "the distance in a real clip is unknown"
         return
     _, heard_m_T = heard_distances_m(scene.distance_m_T, scene.fps)
     level_T = clip_levels_dbfs(sound.audio_A, len(heard_m_T), scene.fps, config.level_window_s)

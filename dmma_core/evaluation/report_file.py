@@ -1,4 +1,4 @@
-"""The report of one arm: `<arm>.json` (rows, aggregates, provenance) and, beside it, `<arm>.safetensors` (embeddings)."""
+"""The report of one arm: `<arm>.json` (rows, aggregates, provenance) and `<arm>.safetensors` (embeddings)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _ARRAYS = ("embedding", "logits", "true_embedding", "true_logits")
 
 @dataclass(frozen=True)
 class Report:
-    """A report as read. `record` is its JSON; `uri` where it lies."""
+    """A report and its URI. `record` is its JSON."""
 
     uri: str
     record: dict[str, Any]
@@ -37,11 +37,11 @@ class Report:
     def _arrays(self) -> dict[str, Any]:
         uri = arrays_uri(self.uri)
         if paths.sha256_of(uri) != self.record["arrays_sha256"]:
-            raise SchemaError(f"{uri} doesn't belong to {self.uri}.", remedy="Run `dmma evaluate` again.")
+            raise SchemaError(f"{uri} does not belong to {self.uri}.", remedy="Run `dmma evaluate` again.")
         return {name: tensor.numpy() for name, tensor in read_tensors(uri).items()}
 
     def values(self, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Per-clip values [B] of a metric of the generated sounds, NaN where it has none."""
+        """Per-clip values [B] of a metric of the generated sounds, NaN for clips without one."""
         return np.array([row["generated"].get(metric, np.nan) for row in self.record["rows"]], np.float64)
 
     def set_arrays(self) -> SetArrays:
@@ -58,29 +58,29 @@ def arrays_uri(report_uri: str) -> str:
     return report_uri.removesuffix(".json") + ".safetensors"
 
 
-def check_report_place(uri: str) -> None:
-    """Raise StorageError where a report at `uri` would be written over anything else than a report."""
+def check_report_uri(uri: str) -> None:
+    """Raise StorageError if a report at `uri` would overwrite a file that is not a report."""
     folder, _, name = paths.absolute(uri).rpartition("/")
     is_own = is_own_json(uri, "arrays_sha256") if paths.exists(uri) else tensor_names(arrays_uri(uri)) == set(_ARRAYS)
     refuse_overwriting(folder, (name, arrays_uri(name)), is_own)
 
 
 def write_report(uri: str, record: Mapping[str, Any], arrays: Mapping[str, Any]) -> Report:
-    """Write arrays, then the JSON that names their sha256."""
+    """Write the arrays, then the JSON with their sha256."""
     assert set(arrays) == set(_ARRAYS)
     write_tensors(arrays_uri(uri), {name: torch.from_numpy(value) for name, value in arrays.items()})
-    full = {**record, "schema_version": SCHEMA_VERSION, "arrays_sha256": paths.sha256_of(arrays_uri(uri))}
-    paths.write_json(uri, full)
-    return Report(uri, full)
+    complete = {**record, "schema_version": SCHEMA_VERSION, "arrays_sha256": paths.sha256_of(arrays_uri(uri))}
+    paths.write_json(uri, complete)
+    return Report(uri, complete)
 
 
 def read_report(uri: str) -> Report:
-    """Raises StorageError where it is absent, SchemaError where it is of another version."""
+    """Raises StorageError if it is absent, SchemaError for another schema version."""
     record = paths.read_json(uri)
     if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
         found = record.get("schema_version") if isinstance(record, dict) else None
         raise SchemaError(
-            f"{uri} has schema version {found!r}, this DMMA reads {SCHEMA_VERSION}.",
+            f"{uri} has schema version {found!r}, but this version reads {SCHEMA_VERSION}.",
             remedy="Run `dmma evaluate` again.",
         )
     return Report(uri, record)

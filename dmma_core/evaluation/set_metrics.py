@@ -53,7 +53,7 @@ def set_statistics(arrays: SetArrays) -> tuple[dict[str, Statistic], Mapping[str
 
 
 def value_of(statistic: Statistic, num_clips: int) -> float:
-    """The statistic of the set itself: every clip once."""
+    """The statistic of the set, with every clip once."""
     return float(statistic(np.ones((1, num_clips), np.int64))[0])
 
 

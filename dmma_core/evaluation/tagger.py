@@ -1,6 +1,6 @@
-"""TinyTagger: a small audio tagger of rendered clips, with which distribution metrics can be computed on any machine.
+"""TinyTagger: a small audio tagger of rendered clips, for distribution metrics on any machine.
 
-It only knows the sound classes of rendered clips, so its metrics have its name (FD_tinytagger, …) and are never
+It only knows the sound classes of rendered clips, so its metrics carry its name (FD_tinytagger, …) and are not
 comparable with those of PANNs, PaSST or VGGish.
 """
 
@@ -76,7 +76,7 @@ def save_tagger(tagger: TinyTagger, record: Mapping[str, Any], folder: str | Pat
 
 
 def load_tagger(folder: str | Path = WEIGHTS_FOLDER) -> TinyTagger:
-    """The trained tagger, in evaluation mode. Raises WeightsError where its files are missing or do not fit."""
+    """The trained tagger, in evaluation mode. Raises WeightsError if its files are missing or do not match."""
     weights, record = paths.join(str(folder), _WEIGHTS), paths.join(str(folder), _RECORD)
     if not (paths.exists(weights) and paths.exists(record)):
         raise WeightsError(

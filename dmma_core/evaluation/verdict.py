@@ -1,8 +1,8 @@
-"""A comparison in words and as tables: verdict sentences, Markdown, JSON."""
+"""A comparison as text: verdicts, Markdown, JSON."""
 
 from typing import Any
 
-from dmma_core.evaluation.compare import BETTER, MIN_CLIPS, TOO_FEW, UNDECIDED, WORSE, Comparison, Row
+from dmma_core.evaluation.compare import BETTER, MIN_CLIPS, TOO_FEW, UNDECIDED, WORSE, Comparison, MetricRow
 from dmma_core.provenance import provenance
 
 SCHEMA_VERSION = 1
@@ -10,26 +10,26 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def overall_verdict(comparison: Comparison) -> str:
-    """A few sentences on all metrics together: first whether anything can be concluded, and about depth alone."""
+    """Summary of all metrics: whether anything can be concluded, and whether the arms differ in depth alone."""
     if not comparison.rows:
         return "No metric could be computed; see the reasons below."
     num_clips = len(comparison.first.clip_ids)
     if num_clips < MIN_CLIPS:
         clips = "one clip" if num_clips == 1 else f"{num_clips} clips"
-        return f"Nothing can be concluded from {clips}; {MIN_CLIPS} are the least, hundreds are better."
+        return f"Nothing can be concluded from {clips}; {MIN_CLIPS} are the minimum, hundreds are better."
     verdict = _all_metrics(comparison)
     return verdict if comparison.of_depth_alone else f"{_not_alone(comparison)} {verdict}"
 
 
 def differences_lines(comparison: Comparison) -> list[str]:
-    """Every setting beyond depth in which the arms differ, a line each."""
+    """Every setting beyond depth in which the arms differ, one line each."""
     first, second = comparison.first.arm, comparison.second.arm
     return [f"{name}: {before} ({first}), {now} ({second})" for name, (before, now) in comparison.differences.items()]
 
 
 def _not_alone(comparison: Comparison) -> str:
     if not comparison.differences:
-        return "This is not a comparison of depth: both arms have the same form of it."
+        return "This is not a comparison of depth: both arms use the same form of it."
     names = ", ".join(comparison.differences)
     return f"This is not a comparison of depth alone: the arms also differ in {names}."
 
@@ -50,14 +50,14 @@ def _all_metrics(comparison: Comparison) -> str:
     return f"{verdict} By chance alone about {0.05 * total:.1f} of {total} such intervals would exclude zero."
 
 
-def verdict_of(row: Row, comparison: Comparison) -> str:
+def verdict_of(row: MetricRow, comparison: Comparison) -> str:
     """One sentence on one metric."""
     second, first = comparison.second.arm, comparison.first.arm
     size = f"{signed(row.interval.difference)} [{signed(row.interval.low)}, {signed(row.interval.high)}]"
     if row.verdict == TOO_FEW:
         return f"Too few clips ({row.num_clips}) to conclude anything: {size}."
     if row.verdict == UNDECIDED:
-        return f"No difference shown: {size} holds zero."
+        return f"No difference shown: {size} contains zero."
     return f"{second[0].upper()}{second[1:]} is {row.verdict} than {first}: {size}."
 
 
@@ -78,7 +78,7 @@ def signed(value: float) -> str:
 
 
 def table_markdown(comparison: Comparison) -> str:
-    """The comparison as a Markdown table with the verdict above and everything that could not be computed below."""
+    """The comparison as a Markdown table with the verdict above and the metrics that could not be computed below."""
     first, second = comparison.first.arm, comparison.second.arm
     lines = [
         f"**{overall_verdict(comparison)}**",
@@ -94,12 +94,12 @@ def table_markdown(comparison: Comparison) -> str:
         )
     lines += ["", *(f"- {note}" for note in comparison.notes)]
     lines += [f"- The arms also differ in {line}." for line in differences_lines(comparison)]
-    lines += [f"- {name} is not given: {reason}." for name, reason in comparison.unavailable.items()]
+    lines += [f"- {name} is unavailable: {reason}." for name, reason in comparison.unavailable.items()]
     return "\n".join(lines) + "\n"
 
 
 def table_record(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as JSON: everything that table.md says, in full precision."""
+    """The comparison as JSON: the contents of table.md, in full precision."""
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": overall_verdict(comparison),

@@ -1,4 +1,4 @@
-"""The distance test: are near objects loud and far ones soft?
+"""The distance test: whether near objects are loud and far ones soft.
 
 In a free field the level decreases by 20 dB for ten times the distance (ISO 9613-2, geometrical divergence), so the
 level of an object's sound should follow 1 / distance. Both metrics use ranks or signs only, not the exact relation or
@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 Float = NDArray[np.float64]
 
 SPEED_OF_SOUND_M_S = 343.0
-MIN_EXPECTED_CHANGE_DB = 3.0  # below this the distance hardly changes and its sign is meaningless
+MIN_EXPECTED_CHANGE_DB = 3.0  # below this the sign of the change of level is not meaningful
 
 
 def heard_distances_m(distance_m_T: NDArray[np.floating], fps: float) -> tuple[Float, Float]:
@@ -35,7 +35,7 @@ def expected_change_db(distance_m_T: NDArray[np.floating]) -> float:
 def level_distance_correlation(level_db_T: NDArray[np.floating], distance_m_T: NDArray[np.floating]) -> float | None:
     """Spearman correlation in [-1, 1] of level and 1 / distance over the frames of a clip; higher is better.
 
-    None where the distance changes by less than MIN_EXPECTED_CHANGE_DB from its smallest to its largest value.
+    None if the distance changes by less than MIN_EXPECTED_CHANGE_DB from its smallest to its largest value.
     """
     distance_m_T = np.asarray(distance_m_T, np.float64)
     if 20 * np.log10(distance_m_T.max() / distance_m_T.min()) < MIN_EXPECTED_CHANGE_DB:
@@ -46,7 +46,7 @@ def level_distance_correlation(level_db_T: NDArray[np.floating], distance_m_T: N
 def level_slope_sign_is_right(level_db_T: NDArray[np.floating], distance_m_T: NDArray[np.floating]) -> bool | None:
     """Whether the level rises for an approaching object and falls for a receding one (least-squares slopes).
 
-    None where the distance hardly changes over the clip (MIN_EXPECTED_CHANGE_DB).
+    None if the distance hardly changes over the clip (MIN_EXPECTED_CHANGE_DB).
     """
     expected_db = expected_change_db(distance_m_T)
     if abs(expected_db) < MIN_EXPECTED_CHANGE_DB:
@@ -55,7 +55,7 @@ def level_slope_sign_is_right(level_db_T: NDArray[np.floating], distance_m_T: ND
 
 
 def spearman(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
-    """Rank correlation in [-1, 1], ties by mean rank; 0 where either side is constant."""
+    """Rank correlation in [-1, 1], ties by mean rank; 0 if either side is constant."""
     return float(spearman_of_rows(np.asarray(x)[None], np.asarray(y)[None])[0])
 
 

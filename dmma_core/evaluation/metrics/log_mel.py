@@ -1,4 +1,4 @@
-"""Distance between two log-mel spectrograms: one number for timbre, level and timing together."""
+"""Distance between two log-mel spectrograms: timbre, level and timing in one number."""
 
 import numpy as np
 import torch

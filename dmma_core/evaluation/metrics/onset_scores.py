@@ -23,7 +23,7 @@ class OnsetScores:
 
     `accuracy` is the share of known onsets that are matched; `average_precision` and `f1` also count false onsets.
     `expected` and `confidence` are the pairs that they are computed from: 1 or 0 for a known or a false onset, and the
-    confidence of the detected onset (0 where none was found).
+    confidence of the detected onset (0 if none was found).
     """
 
     accuracy: float
@@ -120,7 +120,7 @@ def average_precision(expected: Sequence[int], confidence: Sequence[float]) -> f
 
 
 def f1_score(expected: Sequence[int], predicted: Sequence[int]) -> float:
-    """Harmonic mean of precision and recall of label 1; 0 where neither side contains it."""
+    """Harmonic mean of precision and recall of label 1; 0 if neither side contains it."""
     hits = sum(e and p for e, p in zip(expected, predicted, strict=True))
     total = sum(expected) + sum(predicted)
     return 2 * hits / total if total else 0.0

@@ -1,1 +1,1 @@
-"""The report a person reads: one HTML file with everything embedded, which opens from disk without a network."""
+"""The HTML report: one self-contained file that opens from disk without a network."""

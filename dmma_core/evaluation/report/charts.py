@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dmma_core.evaluation.compare import BETTER, WORSE, Comparison
 from dmma_core.evaluation.report.curves import Curve
-from dmma_core.evaluation.report.svg import FIRST, INK, LINE, MUTED, SECOND, TRUTH, new_figure, quiet_axes, svg_of
+from dmma_core.evaluation.report.svg import FIRST, INK, LINE, MUTED, SECOND, TRUTH, new_figure, style_axes, svg_of
 
 Float = NDArray[np.floating]
 RANGE_DB = 70.0
@@ -19,27 +19,27 @@ def loss_chart(curves: Mapping[str, Mapping[str, Curve]]) -> str:
     """Validation loss (marked) and training loss (thin) of both arms against samples seen. `curves[arm][metric]`."""
     figure = new_figure(5.6, 3.4)
     axes = figure.add_subplot()
-    quiet_axes(axes, "samples seen", "loss")
-    words = []
+    style_axes(axes, "samples seen", "loss")
+    summaries = []
     for (arm, metrics), colour in zip(curves.items(), (FIRST, SECOND), strict=True):
         if train := metrics.get("train/loss"):
-            x, y = _thinned(train)
+            x, y = _downsampled(train)
             axes.plot(x, y, color=colour, linewidth=0.9, alpha=0.55)
         if val := metrics.get("val/loss"):
             axes.plot(val.samples, val.values, color=colour, linewidth=2, marker="o", markersize=3.5, label=arm)
-            words.append(f"{arm}: validation loss {val.values[0]:.3f} at first, {val.values[-1]:.3f} at last")
+            summaries.append(f"{arm}: first validation loss {val.values[0]:.3f}, last {val.values[-1]:.3f}")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
-    return svg_of(figure, "Loss against samples seen. " + "; ".join(words) + ".")
+    return svg_of(figure, "Loss against samples seen. " + "; ".join(summaries) + ".")
 
 
 def forest_chart(comparison: Comparison) -> str:
-    """Every metric's difference in units of half its interval's width, turned so that right is better."""
+    """Every metric's difference in units of half its interval's width, signed so that right is better."""
     rows = comparison.rows
     figure = new_figure(5.6, 0.55 + 0.27 * len(rows))
     axes = figure.add_subplot()
-    quiet_axes(axes)
+    style_axes(axes)
     axes.grid(False)
     axes.axvline(0, color=MUTED, linewidth=1)
     for place, row in enumerate(rows):
@@ -60,15 +60,15 @@ def forest_chart(comparison: Comparison) -> str:
     axes.text(
         1.0, 1.0, f"{second} better →", transform=axes.transAxes, color=MUTED, fontsize=9, va="bottom", ha="right"
     )
-    words = "; ".join(f"{row.spec.label}: {row.verdict}" for row in rows)
-    return svg_of(figure, f"Differences with 95 % intervals. {words}.")
+    verdicts = "; ".join(f"{row.spec.label}: {row.verdict}" for row in rows)
+    return svg_of(figure, f"Differences with 95 % intervals. {verdicts}.")
 
 
 def spectrogram_chart(level_db_MF: Float, top_db: float, duration_s: float, description: str) -> str:
     """Log-mel spectrogram (0 to 8 kHz) from `top_db` down to 70 dB below it."""
     figure = new_figure(3.4, 1.55)
     axes = figure.add_subplot()
-    quiet_axes(axes)
+    style_axes(axes)
     axes.grid(False)
     axes.imshow(
         level_db_MF,
@@ -91,11 +91,11 @@ def level_chart(
 ) -> str:
     """Levels in dB over time: ground truth, both arms, and 20 log10(1 / distance) shifted to the ground truth's mean.
 
-    Each level is shown without its mean, because the question is how it changes.
+    Each level is shown without its mean, because only its changes matter.
     """
     figure = new_figure(5.6, 2.2)
     axes = figure.add_subplot()
-    quiet_axes(axes, "time in s", "level − mean, dB")
+    style_axes(axes, "time in s", "level − mean, dB")
     if distance_m_T is not None:
         expected_T = -20 * np.log10(distance_m_T)
         axes.plot(
@@ -114,7 +114,7 @@ def level_chart(
     return svg_of(figure, description)
 
 
-def _thinned(curve: Curve) -> tuple[Float, Float]:
-    """Means of at most _SMOOTHING_POINTS stretches."""
+def _downsampled(curve: Curve) -> tuple[Float, Float]:
+    """Means of at most _SMOOTHING_POINTS sections."""
     parts = min(_SMOOTHING_POINTS, len(curve.values))
     return tuple(np.array([part.mean() for part in np.array_split(x, parts)]) for x in (curve.samples, curve.values))  # type: ignore[return-value]

@@ -21,13 +21,13 @@ class Curve:
 
 
 def read_curves(run_uri: str) -> dict[str, Curve]:
-    """Loss curves of a run; a metric that it never logged is not in the result.
+    """Loss curves of a run; a metric that was never logged is not in the result.
 
-    Raises IncompleteError where nothing was logged, for example because the run lies elsewhere now.
+    Raises IncompleteError if nothing was logged, for example because the run folder was moved.
     """
     uri = RunFolder(run_uri).metrics
     points = read_metrics(uri)
     found = {name: [(p["samples"], p[name]) for p in points if name in p] for name in CURVES}
     if not any(found.values()):
-        raise IncompleteError(f"{uri} holds no losses.", remedy="Bring the run folder back to compare loss curves.")
+        raise IncompleteError(f"{uri} contains no losses.", remedy="Restore the run folder to compare loss curves.")
     return {name: Curve(*np.array(sorted(pairs), np.float64).T) for name, pairs in found.items() if pairs}

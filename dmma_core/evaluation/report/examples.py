@@ -1,4 +1,4 @@
-"""Clips shown side by side: ground truth, baseline, depth; picture with sound, spectrogram, level over time, depth map."""
+"""Clips shown side by side: ground truth, baseline, depth; video with sound, spectrogram, level over time, depth map."""
 
 import base64
 import io
@@ -57,7 +57,7 @@ class Example:
 
 
 def choose_examples(report: Report, count: int) -> list[int]:
-    """Rows to show, spread evenly over the clip ids: those whose distance changes where there are any. Never by quality."""
+    """Rows to show, spread evenly over the clips (with changing distance, if enough). Never selected by quality."""
     rows = np.arange(len(report.clip_ids))
     moving = rows[np.isfinite(report.values("distance_spearman"))]
     rows = moving if len(moving) >= count else rows
@@ -65,7 +65,7 @@ def choose_examples(report: Report, count: int) -> list[int]:
 
 
 def make_examples(first: Report, second: Report, rows: Sequence[int], depth_of: DepthOf) -> list[Example]:
-    """Read pictures and sounds of the chosen rows of both reports. Raises MediaError or StorageError where they are gone."""
+    """Read videos and sounds of the chosen rows of both reports. Raises MediaError or StorageError if they are missing."""
     chosen = [(first.record["rows"][row], second.record["rows"][row]) for row in rows]
     scenes = known_scenes([_clip(a) for a, _ in chosen])
     window_s = first.record["evaluator"]["settings"]["level_window_s"]
@@ -73,7 +73,7 @@ def make_examples(first: Report, second: Report, rows: Sequence[int], depth_of: 
 
 
 def write_example_sounds(first: Report, second: Report, rows: Sequence[int], folder_uri: str) -> list[str]:
-    """Write the chosen clips' three sounds, and their spectrograms on one scale, for those who do not open the page.
+    """Write the chosen clips' three sounds and their spectrograms, on one scale, as files.
 
     Files: `<clip_id>.<ground_truth or arm>.wav` and the same with `.png` (log-mel, 0 to 8 kHz upwards, brightest is
     loudest). Returns their names.
@@ -100,7 +100,7 @@ def write_example_sounds(first: Report, second: Report, rows: Sequence[int], fol
 
 
 def _spectrogram_png(level_db_MF: NDArray[np.floating], top_db: float) -> bytes:
-    enlarged = level_db_MF[::-1].repeat(3, axis=0).repeat(3, axis=1)  # 3x3 pixels a cell
+    enlarged = level_db_MF[::-1].repeat(3, axis=0).repeat(3, axis=1)  # 3x3 pixels per cell
     buffer = io.BytesIO()
     imsave(buffer, enlarged, cmap="magma", vmin=top_db - RANGE_DB, vmax=top_db, format="png")
     return buffer.getvalue()
@@ -175,19 +175,19 @@ def _levels(
 
 def _facts(scene: KnownScene | None) -> str:
     if scene is None:
-        return "real clip, distance not known"
+        return "real clip, distance unknown"
     first_m, last_m = float(scene.distance_m_T[0]), float(scene.distance_m_T[-1])
     return f"{first_m:.1f} m at the start, {last_m:.1f} m at the end"
 
 
 def _shown_values(values: dict[str, float]) -> tuple[tuple[str, float], ...]:
-    wanted = (
+    shown = (
         ("log-mel distance, dB", "log_mel_distance_db"),
         ("onset F1", "onset_f1"),
         ("onset F1 (detected)", "onset_f1_vs_detected"),
         ("level follows 1/distance", "distance_spearman"),
     )
-    return tuple((label, values[name]) for label, name in wanted if name in values)
+    return tuple((label, values[name]) for label, name in shown if name in values)
 
 
 def _clip(row: dict[str, Any]) -> Clip:
@@ -197,7 +197,7 @@ def _clip(row: dict[str, Any]) -> Clip:
 
 
 def _preview_size(uri: str) -> tuple[int, int]:
-    """Even height and width of the preview: the picture's own shape, at most _MAX_HEIGHT high."""
+    """Even height and width of the preview: the aspect ratio of the video, at most _MAX_HEIGHT high."""
     with open_media(uri) as source:
         height, width = source.video.codec_context.height, source.video.codec_context.width
     scale = min(1.0, _MAX_HEIGHT / height)
@@ -224,13 +224,13 @@ def _depth_strip(frames_THWC: Image, depth_of: DepthOf) -> tuple[str, str]:
     opaque = np.concatenate([frames, np.full((*frames.shape[:3], 1), 255, np.uint8)], axis=3)
     buffer = io.BytesIO()
     imsave(buffer, np.concatenate([_in_a_row(opaque), _in_a_row(depth)]), format="png")
-    text = f"{_NUM_STRIP_FRAMES} frames of the clip and below them their inverse depth as the depth encoder sees it; bright is near"
+    text = f"{_NUM_STRIP_FRAMES} frames of the clip, and below them their inverse depth by the depth encoder; bright is near"
     return data_uri("image/png", buffer.getvalue()), text
 
 
-def _in_a_row(pictures_THWC: Image) -> Image:
-    """RGBA pictures beside each other, each with a transparent edge at its right and bottom."""
-    padded = np.pad(pictures_THWC, ((0, 0), (0, 4), (0, 4), (0, 0)))
+def _in_a_row(images_THWC: Image) -> Image:
+    """RGBA images side by side, each with a transparent margin at its right and bottom."""
+    padded = np.pad(images_THWC, ((0, 0), (0, 4), (0, 4), (0, 0)))
     return np.concatenate(list(padded), axis=1)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a comparison: plan.json says which two reports it is of, `sounds` holds what the page shows.
+"""The folder of a comparison: plan.json names its two reports, `sounds` contains the sounds of the page.
 
 comparison/<name>/  plan.json, table.md, table.json, report.html, sounds/<clip_id>.<ground_truth or arm>.{wav,png}
 """
@@ -19,9 +19,9 @@ _IDENTITY = ("arm", "generation_fingerprint", "features_fingerprint")
 
 @dataclass(frozen=True)
 class ComparisonFolder:
-    """Where the comparison of two reports is written. The same reports write it anew, others are refused.
+    """The output folder of the comparison of two reports. The same reports replace it, others are refused.
 
-    Reports are the same when they measured the same sounds with the same evaluator, wherever they lie now.
+    Reports are the same if they measure the same sounds with the same evaluator, at any URI.
     """
 
     uri: str
@@ -29,22 +29,22 @@ class ComparisonFolder:
     second: Report
 
     def require_own(self) -> None:
-        """Raises StorageError where the folder holds the comparison of other reports, or files of the same names."""
+        """Raises StorageError if the folder holds the comparison of other reports, or other files of these names."""
         plan_uri = paths.join(self.uri, _PLAN)
         is_own = is_own_json(plan_uri, "reports")
         refuse_overwriting(self.uri, (_PLAN, *FILES, _SOUNDS), is_own, [self.first.uri, self.second.uri])
         if not is_own:
             return
-        before = paths.read_json(plan_uri)
-        if [entry["identity"] for entry in before["reports"]] != [entry["identity"] for entry in self._reports()]:
-            found = " and ".join(entry["uri"] for entry in before["reports"])
+        stored = paths.read_json(plan_uri)
+        if [entry["identity"] for entry in stored["reports"]] != [entry["identity"] for entry in self._reports()]:
+            found = " and ".join(entry["uri"] for entry in stored["reports"])
             raise StorageError(
-                f"{self.uri} holds the comparison of other reports, or of other sounds than theirs now: {found}.",
+                f"{self.uri} holds a comparison of other reports or other sounds: {found}.",
                 remedy="Give another out_uri, or delete that folder.",
             )
 
-    def begin(self) -> None:
-        """Claim the folder for the two reports. Raises StorageError where it is another comparison's."""
+    def claim(self) -> None:
+        """Claim the folder for the two reports. Raises StorageError if it belongs to another comparison."""
         self.require_own()
         paths.write_json(paths.join(self.uri, _PLAN), {"reports": self._reports()})
 
@@ -53,7 +53,7 @@ class ComparisonFolder:
         return paths.join(self.uri, _SOUNDS)
 
     def remove_other_sounds(self, names: Iterable[str]) -> None:
-        """Leave only these files in `sounds`: earlier calls may have shown other clips."""
+        """Remove all other files from `sounds`: an earlier comparison may have shown other clips."""
         kept = set(names)
         if not paths.exists(self.sounds_uri):
             return

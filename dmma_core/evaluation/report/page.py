@@ -1,4 +1,4 @@
-"""The comparison as one HTML page. The template escapes every text; only the charts' SVG is put in as it is."""
+"""The comparison as one HTML page. The template escapes all text; only the charts' SVG is inserted unescaped."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from dmma_core.evaluation.compare import Comparison, Row
+from dmma_core.evaluation.compare import Comparison, MetricRow
 from dmma_core.evaluation.report.charts import forest_chart, loss_chart
 from dmma_core.evaluation.report.curves import Curve
 from dmma_core.evaluation.report.examples import Example
@@ -24,7 +24,7 @@ def report_page(
     examples: Sequence[Example],
     loss_missing: str = "",
 ) -> str:
-    """HTML of the whole report. `curves` are those of both arms by name, or empty with the reason `loss_missing`."""
+    """HTML of the report. `curves` are those of both arms by name, or empty with the reason `loss_missing`."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     record = comparison.first.record
@@ -63,7 +63,7 @@ def _groups(comparison: Comparison) -> list[tuple[str, list[dict[str, Any]]]]:
     return list(groups.items())
 
 
-def _cells(row: Row, comparison: Comparison) -> dict[str, Any]:
+def _cells(row: MetricRow, comparison: Comparison) -> dict[str, Any]:
     return {
         **asdict(row.spec),
         "arrow": ARROWS[row.spec.better],
@@ -115,5 +115,5 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _trusted(svg: str) -> Markup:
-    """SVG written by our own charts, whose texts matplotlib and `svg_of` have escaped."""
+    """SVG of the charts of this package; matplotlib and `svg_of` have escaped its text."""
     return Markup(svg)  # noqa: S704

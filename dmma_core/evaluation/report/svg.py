@@ -1,4 +1,4 @@
-"""Matplotlib figures as inline SVG that takes its colours from the page, so that light and dark both fit."""
+"""Matplotlib figures as inline SVG with the colours of the page, for light and dark themes."""
 
 import io
 import itertools
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Colours that stand for the page's variables until the SVG is written; no figure uses them otherwise.
+# Placeholder colours, replaced by the page's CSS variables in the SVG; figures use no other colours like them.
 INK, MUTED, LINE = "#010101", "#010102", "#010103"
 FIRST, SECOND, TRUTH = "#010104", "#010105", "#010106"
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", FIRST: "first", SECOND: "second", TRUTH: "truth"}
@@ -18,14 +18,14 @@ _numbers = itertools.count()
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """A figure outside pyplot's global state, with room for its labels."""
+    """A figure outside pyplot's global state, with a constrained layout."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def quiet_axes(axes: Axes, x_label: str = "", y_label: str = "") -> None:
-    """Only what helps to read: a light grid, no box, muted tick labels."""
+def style_axes(axes: Axes, x_label: str = "", y_label: str = "") -> None:
+    """Minimal style: a light grid, no box, muted tick labels."""
     axes.set_facecolor("none")
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")

@@ -4,7 +4,7 @@ import pytest
 from dmma_core.evaluation.bootstrap import ConfidenceInterval, mean_of, paired_interval, resample_counts
 
 
-def test_every_resample_draws_as_many_clips_as_there_are():
+def test_every_resample_has_as_many_clips_as_the_set():
     counts_RB = np.concatenate(list(resample_counts(13, 2500, seed=0)))
     assert counts_RB.shape == (2500, 13)
     assert (counts_RB.sum(axis=1) == 13).all()
@@ -24,14 +24,14 @@ def test_interval_of_a_mean_equals_the_normal_theory():
     )
 
 
-def test_pairing_removes_what_both_arms_share():
+def test_pairing_removes_effects_common_to_both_arms():
     hard_B = 10 * np.random.default_rng(0).standard_normal(30)
     interval = paired_interval(mean_of(hard_B), mean_of(hard_B + 0.25), 30, 1000, seed=0)
     assert (interval.low, interval.high) == pytest.approx((0.25, 0.25))
     assert not interval.contains_zero
 
 
-def test_the_same_seed_gives_the_same_interval_and_equal_arms_hold_zero():
+def test_the_same_seed_gives_the_same_interval_and_equal_arms_contain_zero():
     values_B = np.random.default_rng(0).standard_normal(20)
     one, two = (paired_interval(mean_of(values_B), mean_of(values_B**2), 20, 500, seed=3) for _ in range(2))
     assert one == two

@@ -49,7 +49,7 @@ def test_differences_are_those_of_the_reports(reports: tuple[Report, Report]) ->
         assert row.interval.low <= row.interval.high
 
 
-def test_sound_that_follows_distance_wins_the_distance_test_and_nothing_is_claimed_elsewhere(
+def test_sound_that_follows_distance_wins_the_distance_test_only(
     reports: tuple[Report, Report],
 ) -> None:
     rows = {row.spec.name: row for row in compare(*reports, num_resamples=2000).rows}
@@ -69,7 +69,7 @@ def test_an_arm_compared_with_itself_shows_no_difference(reports: tuple[Report, 
     )
 
 
-def test_swapping_the_arms_turns_the_verdict(reports: tuple[Report, Report]) -> None:
+def test_swapping_the_arms_inverts_the_verdict(reports: tuple[Report, Report]) -> None:
     forth, back = compare(*reports, num_resamples=500), compare(*reversed(reports), num_resamples=500)
     for one, other in zip(forth.rows, back.rows, strict=True):
         assert one.interval.difference == pytest.approx(-other.interval.difference)
@@ -156,7 +156,7 @@ def test_every_difference_beyond_depth_is_shown(
         lambda r: _changed(r, step=50),
     ],
 )
-def test_what_belongs_to_depth_or_decides_no_weights_is_no_difference(
+def test_settings_of_depth_or_without_effect_on_weights_are_no_difference(
     reports: tuple[Report, Report], change: Callable[[Report], Report]
 ) -> None:
     assert compare(reports[0], change(reports[1]), num_resamples=100).of_depth_alone
@@ -166,11 +166,11 @@ def test_another_step_and_over_fitting_are_noted(reports: tuple[Report, Report])
     other = _trained(_changed(reports[1], step=50), overfitting="The loss has risen.")
     notes = compare(reports[0], other, num_resamples=100).notes
     assert "Checkpoints: step 100 (baseline), step 50 (depth)." in notes
-    assert "depth: The loss has risen. Used is the checkpoint of step 50." in notes
+    assert "depth: The loss has risen. The checkpoint of step 50 is used." in notes
 
 
 @pytest.mark.parametrize(("count", "clips"), [(1, "one clip"), (4, "4 clips")])
-def test_from_few_clips_nothing_is_concluded(reports: tuple[Report, Report], count: int, clips: str) -> None:
+def test_few_clips_give_no_conclusion(reports: tuple[Report, Report], count: int, clips: str) -> None:
     few = [_first_clips(report, count) for report in reports]
     comparison = compare(*few, num_resamples=100)
     assert {row.verdict for row in comparison.rows} == {TOO_FEW}
@@ -185,7 +185,7 @@ def _first_clips(report: Report, count: int) -> Report:
     return few
 
 
-def test_tables_say_the_same_and_name_what_is_missing(reports: tuple[Report, Report]) -> None:
+def test_tables_agree_and_list_unavailable_metrics(reports: tuple[Report, Report]) -> None:
     comparison = compare(*reports, num_resamples=200)
     record = json.loads(json.dumps(table_record(comparison), allow_nan=False))
     table = table_markdown(comparison)
@@ -193,7 +193,7 @@ def test_tables_say_the_same_and_name_what_is_missing(reports: tuple[Report, Rep
         assert f"| {metric['name']} |" in table
         assert np.isfinite([metric["baseline"], metric["depth"], metric["low"], metric["high"]]).all()
     for name, reason in record["unavailable"].items():
-        assert f"{name} is not given: {reason}." in table
+        assert f"{name} is unavailable: {reason}." in table
     assert record["verdict"] in table
 
 

@@ -40,7 +40,7 @@ def test_every_metric_has_a_value_or_a_reason(depth_report: Report) -> None:
         assert per_clip <= set(row["generated"]) | set(row["missing"])
 
 
-def test_ground_truth_is_the_ceiling(depth_report: Report) -> None:
+def test_ground_truth_is_the_upper_bound(depth_report: Report) -> None:
     aggregates = depth_report.record["aggregates"]
     for name in ("FD_tinytagger", "KL_tinytagger", "envelope_l1", "log_mel_distance_db"):
         assert aggregates[name]["ground_truth"] == pytest.approx(0, abs=1e-6)
@@ -75,7 +75,7 @@ def test_real_clips_are_measured_against_detected_onsets_and_without_distance(
     assert known_scenes(real.clips) == {}
     *_, report = evaluate(real, EvaluatorConfig(), TinyTaggerNetwork(), str(tmp_path / "real.json"))
     assert report.record["aggregates"]["onset_f1_vs_detected"]["ground_truth"] == 1
-    assert "not known" in report.record["unavailable"]["distance_spearman"]
+    assert "unknown" in report.record["unavailable"]["distance_spearman"]
     assert "onset_f1" in report.record["unavailable"]
     assert "distance_spearman_across_clips" in report.record["unavailable"]
 
@@ -87,7 +87,7 @@ def _copied(generated_pair: GeneratedPair, folder: Path, **changes: object) -> s
     return str(folder)
 
 
-def test_bad_folders_are_sentences(generated_pair: GeneratedPair, tmp_path: Path) -> None:
+def test_bad_folders_are_reported(generated_pair: GeneratedPair, tmp_path: Path) -> None:
     with pytest.raises(IncompleteError, match="dmma generate"):
         open_generated(str(tmp_path / "nothing"))
     with pytest.raises(SchemaError, match="version 99"):
@@ -110,7 +110,7 @@ def test_a_damaged_sound_is_named(generated_pair: GeneratedPair, tmp_path: Path)
 def test_arrays_of_another_report_are_refused(depth_report: Report, tmp_path: Path) -> None:
     shutil.copy(depth_report.uri, tmp_path / "depth.json")
     (tmp_path / "depth.safetensors").write_bytes(b"other bytes")
-    with pytest.raises(SchemaError, match="doesn't belong"):
+    with pytest.raises(SchemaError, match="does not belong"):
         read_report(str(tmp_path / "depth.json")).set_arrays()
 
 

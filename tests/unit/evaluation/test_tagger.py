@@ -24,7 +24,7 @@ def _tones(num_sounds: int, seed: int) -> tuple[np.ndarray, list[int]]:
     return np.stack(waves).astype(np.float32), labels
 
 
-def test_a_few_steps_learn_to_tell_pitches_apart_at_any_level() -> None:
+def test_a_few_steps_learn_to_classify_pitches_at_any_level() -> None:
     tagger = train_tagger(*_tones(48, seed=0), classes=("low", "middle", "high"), seed=0, num_steps=60)
     assert tagger_accuracy(tagger, *_tones(30, seed=1)) >= 0.9
 
@@ -43,7 +43,7 @@ def test_shapes_and_size() -> None:
     assert sum(parameter.numel() for parameter in tagger.parameters()) < 200_000
 
 
-def test_weights_round_trip_and_missing_or_foreign_ones_are_sentences(tmp_path: Path) -> None:
+def test_weights_round_trip_and_missing_or_wrong_ones_are_reported(tmp_path: Path) -> None:
     tagger = TinyTagger(("a", "b")).eval()
     save_tagger(tagger, {"accuracy": 0.5}, tmp_path)
     wave_BA = 0.1 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))

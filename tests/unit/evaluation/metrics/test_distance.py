@@ -12,7 +12,7 @@ def _level(distance_m_T, noise_db=0.0):
     return -20 * np.log10(distance_m_T) - 30 + noise_T
 
 
-def test_level_by_the_law_follows_distance_perfectly_and_the_reverse_not_at_all():
+def test_level_of_a_free_field_has_correlation_one_and_its_reverse_minus_one():
     assert distance.level_distance_correlation(_level(APPROACH_M_T), APPROACH_M_T) == pytest.approx(1)
     assert distance.level_distance_correlation(_level(APPROACH_M_T[::-1]), APPROACH_M_T) == pytest.approx(-1)
 
@@ -23,7 +23,7 @@ def test_noise_lowers_the_correlation_but_not_the_sign():
     assert distance.level_slope_sign_is_right(level_T, APPROACH_M_T) is True
 
 
-def test_wrong_direction_is_told_and_an_even_level_is_not_right():
+def test_wrong_direction_is_detected_and_a_constant_level_is_not_right():
     assert distance.level_slope_sign_is_right(_level(APPROACH_M_T[::-1]), APPROACH_M_T) is False
     assert distance.level_slope_sign_is_right(np.full(100, -30.0), APPROACH_M_T) is False
 
@@ -36,7 +36,7 @@ def test_an_object_that_stays_or_comes_back_has_no_direction():
     assert distance.level_distance_correlation(_level(there_and_back_m_T), there_and_back_m_T) == pytest.approx(1)
 
 
-def test_what_is_heard_was_emitted_when_the_object_was_farther():
+def test_heard_distance_includes_the_travel_time_of_sound():
     times_s, heard_m_T = distance.heard_distances_m(APPROACH_M_T, FPS)
     speed_m_s = (APPROACH_M_T[0] - APPROACH_M_T[-1]) / times_s[-1]
     # d(t) = d0 - v t is heard at t + d / c, so at time s the emission was at (s - d0 / c) / (1 - v / c).

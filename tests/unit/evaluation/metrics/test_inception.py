@@ -4,7 +4,7 @@ import pytest
 from dmma_core.evaluation.metrics.inception import inception_score, inception_scores_of_resamples
 
 
-def test_inception_score_of_sure_and_evenly_spread_classes_is_their_number():
+def test_inception_score_of_confident_and_equally_frequent_classes_is_their_number():
     assert inception_score(50 * np.eye(6), num_splits=1)[0] == pytest.approx(6)
 
 

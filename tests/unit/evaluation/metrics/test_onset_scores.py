@@ -33,7 +33,7 @@ def test_no_known_onset_is_refused():
         score_onsets(clicks(CLICKS_S), [], 0.1, 0.1)
 
 
-def test_average_precision_of_a_ranking_worked_out_by_hand():
+def test_average_precision_of_a_ranking_computed_by_hand():
     assert average_precision([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert average_precision([1, 0], [0.5, 0.5]) == pytest.approx(0.5), "a tie is one step"
 

@@ -1,4 +1,4 @@
-"""A comparison's folder: whose it is, and which sounds stay in it."""
+"""A comparison's folder: its owner, and which sounds stay in it."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ def report(uri: str, arm: str, generation: str = "g", evaluator: str = "e") -> R
     return Report(uri, {**record, "evaluator": {"fingerprint": evaluator}})
 
 
-def test_the_same_reports_are_taken_wherever_they_lie_and_others_refused(tmp_path: Path) -> None:
+def test_the_same_reports_are_accepted_at_any_uri_and_others_refused(tmp_path: Path) -> None:
     first, second = report("/a/first.json", "baseline"), report("/a/second.json", "depth")
-    ComparisonFolder(str(tmp_path), first, second).begin()
-    ComparisonFolder(str(tmp_path), report("/moved/first.json", "baseline"), second).begin()
+    ComparisonFolder(str(tmp_path), first, second).claim()
+    ComparisonFolder(str(tmp_path), report("/moved/first.json", "baseline"), second).claim()
     for others in (
         (second, first),
         (first, report("/a/second.json", "depth", generation="of another checkpoint")),
         (first, report("/a/second.json", "depth", evaluator="with other settings")),
     ):
         with pytest.raises(StorageError, match=r"/moved/first.json and /a/second.json\. Give another out_uri"):
-            ComparisonFolder(str(tmp_path), *others).begin()
+            ComparisonFolder(str(tmp_path), *others).claim()
 
 
 def test_only_named_sounds_stay(tmp_path: Path) -> None:

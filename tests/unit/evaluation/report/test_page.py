@@ -21,7 +21,7 @@ HOSTILE = '<script>alert("x")</script> & "quoted"'
 
 
 def _inverse_depth_by_height(frames_THWC: np.ndarray) -> np.ndarray:
-    """Nearer towards the lower edge, as on a plane; in place of a depth network, whose maps other tests look at."""
+    """Nearer towards the lower edge, as on a plane; in place of a depth network, whose maps other tests check."""
     height = frames_THWC.shape[1]
     return np.broadcast_to(np.linspace(0, 1, height)[None, :, None], frames_THWC.shape[:3])
 
@@ -79,7 +79,7 @@ def _read(page: str) -> _Reader:
     return reader
 
 
-def test_the_page_is_well_formed_and_needs_nothing_from_outside(page: str) -> None:
+def test_the_page_is_well_formed_and_has_no_external_references(page: str) -> None:
     reader = _read(page)
     assert reader.open == []
     for tag, attributes in reader.tags:
@@ -97,7 +97,7 @@ def test_texts_are_escaped(page: str) -> None:
     assert "a &amp; b" in page
 
 
-def test_every_picture_and_video_has_a_text_alternative_and_ids_are_unique(page: str) -> None:
+def test_every_image_and_video_has_a_text_alternative_and_ids_are_unique(page: str) -> None:
     tags = _read(page).tags
     assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
     assert all(attributes.get("aria-label") for tag, attributes in tags if tag in {"video", "svg"})
@@ -112,17 +112,17 @@ def test_both_examples_have_three_videos_with_sound_and_charts_follow_the_theme(
     assert all(video.startswith("data:video/mp4;base64,") for video in videos)
     assert "prefers-color-scheme: dark" in page
     assert "var(--second)" in page
-    assert "#0101" not in page, "a stand-in colour was left in a chart"
+    assert "#0101" not in page, "a placeholder colour was left in a chart"
 
 
-def test_verdict_and_every_number_of_the_table_are_there(page: str, reports: list[Report]) -> None:
+def test_verdict_and_every_number_of_the_table_are_on_the_page(page: str, reports: list[Report]) -> None:
     for name in reports[0].record["aggregates"]:
         assert f"<code>{name}" in page
     assert "By chance alone" in page or "No difference shown" in page
 
 
-def test_a_run_without_losses_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(IncompleteError, match="holds no losses"):
+def test_a_run_without_losses_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError, match="contains no losses"):
         read_curves(str(tmp_path))
 
 
