@@ -8,7 +8,7 @@ from typing import Any
 from dmma_core.data.feature_store import FeatureStore
 from dmma_core.data.manifest import Clip
 from dmma_core.errors import ConfigError, MediaError
-from dmma_core.generation.pipeline import GenerationFolder, SoundMaker, generation_plan, write_sounds
+from dmma_core.generation.pipeline import GenerationFolder, SoundGenerator, generation_plan, write_sounds
 from dmma_core.generation.single import clip_of_video, features_of_clip
 from dmma_core.job_configs import GenerateConfig
 from dmma_core.log import Progress
@@ -38,7 +38,7 @@ def run(config: GenerateConfig) -> None:
     maker = _maker(config)
     clips, rows, source = _inputs(config, maker)
     folder = _folder(config, maker, source)
-    folder.begin(clips)
+    folder.claim(clips)
     failures = []
     num_pending = sum(not folder.is_done(clip) for clip in clips)
     with Progress(f"generate {maker.checkpoint.record['arm']}", num_pending) as shown:
@@ -60,12 +60,12 @@ def run(config: GenerateConfig) -> None:
         )
 
 
-def _maker(config: GenerateConfig) -> SoundMaker:
+def _maker(config: GenerateConfig) -> SoundGenerator:
     if bool(config.video) == bool(config.features_uri):
         raise ConfigError(
             "Give either a video or features_uri.", remedy="For example: dmma generate clip.mp4 --run RUN."
         )
-    return SoundMaker(_checkpoint(config), config.weights, config.device, config.encoder_weights)
+    return SoundGenerator(_checkpoint(config), config.weights, config.device, config.encoder_weights)
 
 
 def _checkpoint(config: GenerateConfig) -> Checkpoint:
@@ -73,14 +73,14 @@ def _checkpoint(config: GenerateConfig) -> Checkpoint:
     return run.best_checkpoint() if config.step is None and config.checkpoint == "best" else run.checkpoint(config.step)
 
 
-def _training(config: GenerateConfig, maker: SoundMaker) -> dict[str, Any]:
+def _training(config: GenerateConfig, maker: SoundGenerator) -> dict[str, Any]:
     """What GENERATION.json reports of the network: how it was trained, and how its checkpoint was chosen."""
     newest = RunFolder(paths.absolute(config.run_uri)).checkpoint()
     choice = config.checkpoint if config.step is None else "step"
     return {**maker.checkpoint.training, "choice": choice, "overfitting": newest.overfitting}
 
 
-def _inputs(config: GenerateConfig, maker: SoundMaker) -> tuple[list[Clip], Rows, dict[str, Any]]:
+def _inputs(config: GenerateConfig, maker: SoundGenerator) -> tuple[list[Clip], Rows, dict[str, Any]]:
     """Clips, their features (read lazily), and what identifies them in the folder's plan."""
     if config.video:
         clip = clip_of_video(config.video, config.prompt, config.start_s, maker.schema.duration_s)
@@ -99,7 +99,7 @@ def _inputs(config: GenerateConfig, maker: SoundMaker) -> tuple[list[Clip], Rows
     return [store.clips[row] for row in rows], ((store.clips[row], store.read(row)) for row in rows), source
 
 
-def _folder(config: GenerateConfig, maker: SoundMaker, source: Mapping[str, Any]) -> GenerationFolder:
+def _folder(config: GenerateConfig, maker: SoundGenerator, source: Mapping[str, Any]) -> GenerationFolder:
     """At `out_uri`, or at the default place; a video's below that, one for each prompt, start and seed."""
     made_with = generation_plan(maker, config.sampling, config.weights, **source)
     uri = config.out_uri or _default_uri(RunFolder(paths.absolute(config.run_uri)), maker.checkpoint.step)

@@ -1,1 +1,1 @@
-"""Turns a checkpoint and features into sounds and files."""
+"""Generates sounds and files from a checkpoint and features."""

@@ -1,4 +1,4 @@
-"""A trained network made audible: checkpoint and features in, waveforms and files out."""
+"""Generation: checkpoint and features in, waveforms and files out."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,11 +34,11 @@ _FAILURES = "failures.parquet"
 log = logging.getLogger(__name__)
 
 
-class SoundMaker:
-    """A network of one checkpoint together with the encoder bundle its features come from.
+class SoundGenerator:
+    """The network of one checkpoint with the encoder bundle of its features.
 
-    `weights` chooses the averaged network ("ema") or the last one ("model"). `encoder_weights` are files that replace
-    the bundle's own (see `load_bundle`). Raises SchemaError where these are not the encoders of the checkpoint's features.
+    `weights` selects the averaged network ("ema") or the last one ("model"). `encoder_weights` are files that replace
+    the bundle's own (see `load_bundle`). Raises SchemaError if they are not the encoders of the checkpoint's features.
     """
 
     def __init__(
@@ -57,27 +57,27 @@ class SoundMaker:
             device=str(self.device),
             weights=encoder_weights,
         )
-        self.own_vocoder = (encoder_weights or {}).get("vocoder")
+        self.custom_vocoder = (encoder_weights or {}).get("vocoder")
         self.bundle.schema.require_equal(self.schema, checkpoint.uri)
         config = config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri)
         self.model = MMDiT(config)
         checkpoint.load_into(self.model, f"{weights}.safetensors")
         self.model.to(self.device).eval()
 
-    def make(
+    def generate(
         self,
         clip_ids: Sequence[str],
         features: Sequence[Mapping[str, Array]],
         clips: Sequence[Clip],
-        how: SamplingConfig,
+        sampling: SamplingConfig,
     ) -> list[NDArray[np.float32]]:
         """Mono waveforms in [-1, 1] for several clips. `features` are rows of the feature store, `text` included."""
         conditions = stack_features(features, clips).to(self.device)
-        negative_BND = self._negative_text(how.negative_prompt, len(clip_ids))
+        negative_BND = self._negative_text(sampling.negative_prompt, len(clip_ids))
         shape = self.schema.spec("latent_mean").shape
-        noise_BLC = noise_for(clip_ids, how.seed, shape).to(self.device)
+        noise_BLC = noise_for(clip_ids, sampling.seed, shape).to(self.device)
         with torch.inference_mode():
-            latent_BLC = sample_latents(self.model, conditions, noise_BLC, how, negative_BND)
+            latent_BLC = sample_latents(self.model, conditions, noise_BLC, sampling, negative_BND)
             wave_BA = self.bundle.codec.decode(latent_BLC.float()).cpu()
         return [wave_A.numpy() for wave_A in wave_BA]
 
@@ -89,7 +89,7 @@ class SoundMaker:
 
 
 def stack_features(features: Sequence[Mapping[str, Array]], clips: Sequence[Clip]) -> ConditionFeatures:
-    """Rows as one float32 batch; conditions a clip does not have are marked absent."""
+    """Rows as one float32 batch; missing conditions of a clip are marked as absent."""
 
     def stack(name: str) -> Tensor:
         return torch.from_numpy(np.stack([row[name] for row in features]).astype(np.float32))
@@ -109,10 +109,10 @@ def stack_features(features: Sequence[Mapping[str, Array]], clips: Sequence[Clip
 
 @dataclass(frozen=True)
 class GenerationFolder:
-    """Where a set of sounds is written: `<clip_id>.flac`, `<clip_id>.mp4`, failures.parquet, GENERATION.json last.
+    """The output folder of a set of sounds: `<clip_id>.flac`, `<clip_id>.mp4`, failures.parquet, GENERATION.json last.
 
-    `plan` describes everything that decides the sounds. A folder that was begun with another plan is refused, so that
-    one folder never mixes the sounds of two checkpoints or settings; with the same plan, finished clips are kept.
+    `plan` describes everything that decides the sounds. A folder with another plan is refused, so that one folder never
+    mixes the sounds of two checkpoints or settings; with the same plan, finished clips are kept.
     """
 
     uri: str
@@ -125,7 +125,7 @@ class GenerationFolder:
         return paths.join(self.uri, _FAILURES)
 
     def check(self, clips: Sequence[Clip]) -> None:
-        """Raise StorageError where the folder is of another plan, or `clips` would be written over files not its own."""
+        """Raise StorageError if the folder has another plan, or if writing `clips` would overwrite other files."""
         plan_uri = paths.join(self.uri, _PLAN)
         is_own = paths.exists(plan_uri)
         names = {_PLAN, _FAILURES, MARKER, *(name for clip in clips for name in self._names(clip))}
@@ -136,8 +136,8 @@ class GenerationFolder:
                 remedy="Give another out_uri, or delete that folder.",
             )
 
-    def begin(self, clips: Sequence[Clip]) -> None:
-        """Make the folder one of this plan. Raises StorageError as `check` does."""
+    def claim(self, clips: Sequence[Clip]) -> None:
+        """Write the plan into the folder. Raises StorageError as `check` does."""
         self.check(clips)
         paths.write_json(paths.join(self.uri, _PLAN), self.plan)
 
@@ -145,9 +145,9 @@ class GenerationFolder:
         return all(paths.exists(uri) for uri in self._uris(clip))
 
     def write(self, clip: Clip, wave_A: NDArray[np.float32], sample_rate_hz: int) -> None:
-        """Write the sound, and the video with it. Raises MediaError for a sound that cannot be written, or StorageError.
+        """Write the sound and the video with it. Raises MediaError or StorageError if the sound cannot be written.
 
-        A video that cannot be written costs the sound nothing: a warning names the clip and the reason.
+        If only the video cannot be written, the sound is kept and a warning names the clip and the reason.
         """
         cut_A = wave_A[: round(clip.duration_s * sample_rate_hz)]
         audio_uri, *video_uris = self._uris(clip)
@@ -156,10 +156,10 @@ class GenerationFolder:
             try:
                 media.mux_audio(clip.source_uri, cut_A, sample_rate_hz, video_uri, clip.start_s, clip.duration_s)
             except (MediaError, StorageError) as error:
-                log.warning("%s has its sound, but no video with it: %s", clip.clip_id, error)
+                log.warning("%s: the sound is written, but not the video with it: %s", clip.clip_id, error)
 
     def complete(self, clip_ids: Sequence[str], failures: Sequence[Rejected], training: Mapping[str, object]) -> None:
-        """Write the list of failures and the marker; `training` is what it reports of how the network was trained."""
+        """Write the list of failures and the marker; `training` records how the network was trained."""
         write_rows(self.failures_uri, Rejected, failures)
         failed = {row.clip_id for row in failures}
         record = {
@@ -182,40 +182,42 @@ class GenerationFolder:
         return [paths.join(self.uri, name) for name in self._names(clip)]
 
 
-def generation_plan(maker: SoundMaker, how: SamplingConfig, weights: str, **source: object) -> dict[str, object]:
+def generation_plan(
+    generator: SoundGenerator, sampling: SamplingConfig, weights: str, **source: object
+) -> dict[str, object]:
     """Everything that decides the sounds of a folder, as plain JSON values."""
-    record = maker.checkpoint.record
-    # Features tell the other encoders; the vocoder makes none of them.
-    own = {"vocoder_sha256": paths.sha256_of(maker.own_vocoder)} if maker.own_vocoder else {}
+    record = generator.checkpoint.record
+    # The fingerprint of the features covers the other encoders, but not the vocoder.
+    vocoder = {"vocoder_sha256": paths.sha256_of(generator.custom_vocoder)} if generator.custom_vocoder else {}
     return {
-        "checkpoint_uri": maker.checkpoint.uri,
+        "checkpoint_uri": generator.checkpoint.uri,
         "checkpoint_sha256": record["files"][f"{weights}.safetensors"],
         "weights": weights,
         "step": record["step"],
         "arm": record["arm"],
-        "sampling": config_to_dict(how),
-        "bundle": maker.schema.bundle,
-        "sample_rate_hz": maker.schema.sample_rate_hz,
-        "duration_s": maker.schema.duration_s,
-        **own,
+        "sampling": config_to_dict(sampling),
+        "bundle": generator.schema.bundle,
+        "sample_rate_hz": generator.schema.sample_rate_hz,
+        "duration_s": generator.schema.duration_s,
+        **vocoder,
         **source,
     }
 
 
 def write_sounds(
-    maker: SoundMaker,
+    generator: SoundGenerator,
     folder: GenerationFolder,
     rows: Iterable[tuple[Clip, Mapping[str, Array]]],
-    how: SamplingConfig,
+    sampling: SamplingConfig,
     batch_size: int,
 ) -> Iterator[Rejected | None]:
-    """Make and write every clip that is not there yet; yields None per written clip, its Rejected row per failure."""
+    """Generate and write every missing clip; yields None per written clip, a Rejected row per failure."""
     for batch in _chunks(((clip, row) for clip, row in rows if not folder.is_done(clip)), batch_size):
         clips = [clip for clip, _ in batch]
-        waves = maker.make([clip.clip_id for clip in clips], [row for _, row in batch], clips, how)
+        waves = generator.generate([clip.clip_id for clip in clips], [row for _, row in batch], clips, sampling)
         for clip, wave_A in zip(clips, waves, strict=True):
             try:
-                folder.write(clip, wave_A, maker.schema.sample_rate_hz)
+                folder.write(clip, wave_A, generator.schema.sample_rate_hz)
                 yield None
             except MediaError as error:
                 log.warning("%s: %s", clip.clip_id, error)

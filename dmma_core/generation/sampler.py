@@ -1,4 +1,4 @@
-"""From features to latents: noise fixed per clip, guidance, an ODE solver."""
+"""From features to latents: fixed noise per clip, guidance, and an ODE solver."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dmma_core.models.winograd import winograd_convolutions
 
 
 def noise_for(clip_ids: Sequence[str], seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise [B, *shape], float32: each clip's depends on (seed, clip_id) and on nothing else."""
+    """Standard normal noise [B, *shape], float32: each clip's depends on (seed, clip_id) only."""
     return torch.from_numpy(
         np.stack([_generator(seed, clip_id).standard_normal(shape, np.float32) for clip_id in clip_ids])
     )
@@ -26,11 +26,11 @@ def sample_latents(
     model: MMDiT,
     features: ConditionFeatures,
     noise_BLC: Tensor,
-    how: SamplingConfig,
+    sampling: SamplingConfig,
     negative_text_BND: Tensor | None = None,
 ) -> Tensor:
-    """Latents [B, L, C] in the codec's own scale. Conditions are embedded once, guidance branches share one batch."""
-    weights = guidance_weights(how.guidance, how.guidance_depth)
+    """Latents [B, L, C] in the scale of the codec. Conditions are embedded once, guidance branches share one batch."""
+    weights = guidance_weights(sampling.guidance, sampling.guidance_depth)
     conditions = model.branch_conditions(features, tuple(weights), negative_text_BND)
 
     def velocity(latent_BLC: Tensor, time: Tensor) -> Tensor:
@@ -40,10 +40,10 @@ def sample_latents(
         latent_BLC = integrate(
             velocity,
             noise_BLC,
-            how.solver,
-            how.num_steps,
-            relative_tolerance=how.tolerance,
-            absolute_tolerance=how.tolerance,
+            sampling.solver,
+            sampling.num_steps,
+            relative_tolerance=sampling.tolerance,
+            absolute_tolerance=sampling.tolerance,
         )
     return model.unnormalize(latent_BLC)
 

@@ -1,4 +1,4 @@
-"""How latents are drawn; apart from the sampler so that reading a configuration loads no network."""
+"""Settings of the sampler. Separate from it, so that reading a configuration loads no network code."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,12 @@ from dmma_core.flow.methods import METHODS
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How latents are drawn. Defaults are MMAudio's: 25 Euler steps, guidance 4.5 (MMAudio, section 4.1).
+    """How latents are sampled. Defaults are MMAudio's: 25 Euler steps, guidance 4.5 (MMAudio, section 4.1).
 
-    `solver` is "euler", "midpoint", "heun" or "adaptive", which ignores `num_steps` and chooses steps that err by at
-    most `tolerance` each (relative, and absolute in normalised latents). A `guidance` of at most 1 means none.
-    `guidance_depth` is a scale of its own for what depth adds (absent: the same as `guidance`). A clip's noise depends
-    on `seed` and its clip_id only, so a clip sounds the same whichever other clips are generated with it, and both arms
-    start from the same noise.
+    `solver` is "euler", "midpoint", "heun" or "adaptive", which ignores `num_steps` and chooses steps with an error of
+    at most `tolerance` each (relative, and absolute in normalised latents). A `guidance` of at most 1 means none.
+    `guidance_depth` is a separate scale for depth (absent: the same as `guidance`). A clip's noise depends on `seed` and
+    its clip_id only, so a clip sounds the same in any batch, and both arms start from the same noise.
     """
 
     solver: str = "euler"
@@ -33,4 +32,4 @@ class SamplingConfig:
             raise ConfigError(f"tolerance is {self.tolerance}.", remedy="Use a number between 0 and 1; 1e-4 is usual.")
         if self.solver not in METHODS:
             raise ConfigError(f"There is no solver {self.solver!r}.", remedy=f"Choose one of {', '.join(METHODS)}.")
-        guidance_weights(self.guidance, self.guidance_depth)  # refuses scales that mean nothing
+        guidance_weights(self.guidance, self.guidance_depth)  # refuses invalid scales

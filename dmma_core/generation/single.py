@@ -1,4 +1,4 @@
-"""Features of one video that was never extracted: the same encoders, without a feature set."""
+"""Features of one video, from the same encoders, without a feature set."""
 
 import posixpath
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from dmma_core.tensors import Array
 
 
 def clip_of_video(video_uri: str, prompt: str, start_s: float, duration_s: float) -> Clip:
-    """The clip that `duration_s` seconds of a video from `start_s` on are; its id is the file's stem.
+    """The clip of `duration_s` seconds of a video from `start_s` on; its id is the file's stem.
 
-    Raises MediaError "cannot_open" or "no_video", StorageError where the file is absent.
+    Raises MediaError "cannot_open" or "no_video", StorageError if the file is absent.
     """
     if not media.stream_kinds(video_uri)[0]:
-        raise MediaError(f"{video_uri} has no picture.", reason="no_video", remedy="Give a video.")
+        raise MediaError(f"{video_uri} has no video stream.", reason="no_video", remedy="Give a video.")
     return Clip(
         clip_id=posixpath.splitext(posixpath.basename(video_uri))[0],
         dataset="single",
@@ -33,7 +33,7 @@ def clip_of_video(video_uri: str, prompt: str, start_s: float, duration_s: float
 
 
 def features_of_clip(bundle: EncoderBundle, clip: Clip) -> Mapping[str, Array]:
-    """The features a row of the feature store would hold, `text` included. Raises MediaError for a bad video."""
+    """The features as in a row of the feature store, `text` included. Raises MediaError for a bad video."""
     decoded = media.decode_clip(clip.source_uri, clip.start_s, clip.duration_s, bundle.frame_requests, None)
     (features,) = bundle.encode_clips([decoded])
     return {**features, "text": bundle.encode_text([clip.caption])[0]}

@@ -26,7 +26,7 @@ from dmma_core.training.ema import EmaSnapshot, PostHocEma
 from dmma_core.training.optim import load_optimizer_tensors, optimizer_tensors
 
 STATE = "state.safetensors"
-SOURCE = "source"  # entry of the record of a network that was not trained in its run: where it is from
+SOURCE = "source"  # entry in the record of a network that was not trained in its run: its origin
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +56,7 @@ class RunIdentity:
         record = checkpoint.record
         if STATE not in record["files"]:
             raise CheckpointError(
-                f"{checkpoint.uri} holds a network alone, without what is needed to resume training.",
+                f"{checkpoint.uri} holds only a network, without the state for resuming training.",
                 remedy="Start another run from it: give its run as init_uri, and another comparison_uri.",
             )
         mine = dict(self.model)
@@ -64,7 +64,7 @@ class RunIdentity:
             pairs = ", ".join(f"{key} {record['model'].get(key)!r} (now {mine.get(key)!r})" for key in differing[:5])
             raise CheckpointError(
                 f"{checkpoint.uri} holds another architecture: {pairs}.",
-                remedy="Train with the settings the run was started with, or give another comparison_uri.",
+                remedy="Use the settings the run was started with, or give another comparison_uri.",
             )
         if record["features_fingerprint"] != self.features_fingerprint:
             raise CheckpointError(
@@ -74,28 +74,28 @@ class RunIdentity:
             )
         if record["init_sha256"] != self.init_sha256:
             raise CheckpointError(
-                f"{checkpoint.uri} was trained from other initial weights than are given now.",
+                f"{checkpoint.uri} was trained from other initial weights than the given ones.",
                 remedy="Give the init_uri that the run was started with, or another comparison_uri.",
             )
         if record["arm"] != self.arm:
             raise CheckpointError(
                 f"{checkpoint.uri} is of the arm {record['arm']!r}, not of {self.arm!r}.",
-                remedy="Name the arm as the run was started, or give another comparison_uri.",
+                remedy="Use the arm's name that the run was started with, or give another comparison_uri.",
             )
         if refused := refused_changes(self.changes_since(checkpoint), self.allow_changes):
             raise CheckpointError(
                 f"{checkpoint.uri} was trained with another recipe: {changes_text(refused)}.",
                 remedy=f"Give the settings the run was started with, another comparison_uri, "
-                f"or, to change them from here on, 'allow_changes=[{','.join(refused)}]'.",
+                f"or, to change them from this step on, 'allow_changes=[{','.join(refused)}]'.",
             )
 
 
 @dataclass
 class TrainingState:
-    """Everything that training changes. `step` and `samples` count what has been trained, `wall_s` its seconds.
+    """Everything that training changes. `step` and `samples` count trained ones, `wall_s` is the training time.
 
-    `lowest` and `newest` are (step, validation loss), None before the first validation. `recipe_changes` lists what the
-    run was resumed with: {"step", "changes": {setting: [before, after]}}.
+    `lowest` and `newest` are (step, validation loss), None before the first validation. `recipe_changes` lists the changes
+    with which the run was resumed: {"step", "changes": {setting: [before, after]}}.
     """
 
     model: MMDiT
@@ -108,8 +108,8 @@ class TrainingState:
     newest: tuple[int, float] | None = None
     recipe_changes: list[dict[str, Any]] = field(default_factory=list)
 
-    def validated(self, loss: float) -> None:
-        """Record the validation loss of the present step."""
+    def record_validation(self, loss: float) -> None:
+        """Record the validation loss of the current step."""
         self.newest = (self.step, loss)
         if self.lowest is None or loss < self.lowest[1]:
             self.lowest = self.newest
@@ -126,8 +126,8 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Write the checkpoint of `state.step`, then remove all but the newest `keep_checkpoints` and the best one.
 
-    An older checkpoint is touched only after the new one is complete, so a full disk or a kill loses nothing finished.
-    `require_lease`, called before the first file and before the marker, raises where the folder is another job's now.
+    Older checkpoints are removed only after the new one is complete, so a full disk or a kill loses no complete one.
+    `require_lease` is called before the first file and before the marker; it raises if another job holds the folder.
     """
     require_lease()
     recipe, tracked = identity.recipe, state.ema.snapshot()
@@ -174,14 +174,14 @@ def write_checkpoint(
     for name, values in tensors.items():
         write_tensors(paths.join(uri, name), values)
     files = {name: paths.sha256_of(paths.join(uri, name)) for name in tensors}
-    whole = {"schema_version": SCHEMA_VERSION, **record, "files": files, "provenance": provenance()}
+    complete = {"schema_version": SCHEMA_VERSION, **record, "files": files, "provenance": provenance()}
     before_marker()
-    paths.write_json(paths.join(uri, MARKER), whole)
-    return Checkpoint(uri, record["step"], whole)
+    paths.write_json(paths.join(uri, MARKER), complete)
+    return Checkpoint(uri, record["step"], complete)
 
 
 def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: RunIdentity) -> None:
-    """Bring `state` to where `checkpoint` was written. Training then continues bit for bit as if it had never stopped.
+    """Set `state` to that of `checkpoint`. Training then continues bit for bit as without the interruption.
 
     Raises CheckpointError for another recipe, architecture or feature set and for a damaged file, before any change.
     """
@@ -203,18 +203,18 @@ def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: R
 
 
 def _remove_older(folder: RunFolder, newest: int, keep: int) -> None:
-    """Remove unmarked leftovers and complete checkpoints, but for the newest `keep` and the one of the lowest validation
-    loss. Where that fails there is only a warning."""
+    """Remove incomplete checkpoints and all complete ones except the newest `keep` and the one with the lowest validation
+    loss. If that fails, only a warning is logged."""
     kept = {*[step for step in folder.complete_steps() if step <= newest][-keep:], folder.best_checkpoint().step}
     for step in folder.steps():
         if step in kept or step > newest:
             continue
         uri = folder.checkpoint_uri(step)
         try:
-            paths.remove(paths.join(uri, MARKER))  # first, so that a half-removed one is not taken for complete
+            paths.remove(paths.join(uri, MARKER))  # first, so that a partly removed one does not count as complete
             paths.remove(uri)
         except DmmaError as error:
-            _log.warning("The old checkpoint %s stays: %s", uri, error)
+            _log.warning("The old checkpoint %s could not be removed: %s", uri, error)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

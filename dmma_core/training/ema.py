@@ -1,9 +1,9 @@
 """Post-hoc exponential moving averages (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of
 Diffusion Models", section 3 and appendix C).
 
-Two averages with power-function profiles are kept while training; snapshots of them are stored. Afterwards an average
-of another length is a linear combination of the snapshots. The length of an average is its relative standard deviation
-`sigma_rel`: 0.05 averages over roughly the last twentieth of the training.
+Averages with power-function profiles are tracked during training, and snapshots of them are stored. After training, an
+average of another length is computed as a linear combination of the snapshots. The length of an average is its relative
+standard deviation `sigma_rel`: 0.05 averages over roughly the last twentieth of the training.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ def gamma_of(sigma_rel: float) -> float:
 
 
 def decay_of(gamma: float, step: int, update_every: int = 1) -> float:
-    """Weight of the old average in update number `step` (1, 2, …; the value the counter has after it is raised).
+    """Weight of the old average in update number `step` (1, 2, …: the counter after the increment).
 
     The continuous decay (s / (s + 1))^(gamma + 1) is taken as the geometric mean of its values at both ends of the
     interval between two updates, to the power of the interval's length.
@@ -40,9 +40,9 @@ def decay_of(gamma: float, step: int, update_every: int = 1) -> float:
 
 
 class PostHocEma:
-    """The averages that are kept while training, one per `sigma_rel`, over named floating-point tensors.
+    """The averages that are tracked during training, one per `sigma_rel`, over named floating-point tensors.
 
-    The averages lie beside the tensors (same device) in float32. `update` is called after every optimiser step; only
+    The averages are float32 on the device of the tensors. `update` is called after every optimiser step; only
     every `update_every`-th call changes the averages. The first one copies the tensors.
     """
 
@@ -72,11 +72,11 @@ class PostHocEma:
             torch._foreach_lerp_(kept, values, 1.0 - decay_of(gamma, self.step, self._update_every))
 
     def snapshot(self) -> "EmaSnapshot":
-        """The present averages (not copied)."""
+        """The current averages (not copied)."""
         return EmaSnapshot(self.step, dict(zip(self._sigma_rels, self._averages, strict=True)))
 
     def restore(self, snapshot: "EmaSnapshot") -> None:
-        """Go on from `snapshot`. Raises CheckpointError for other lengths or other tensors."""
+        """Continue from `snapshot`. Raises CheckpointError for other lengths or other tensors."""
         names = [set(average) for average in snapshot.averages.values()]
         if set(snapshot.averages) != set(self._sigma_rels) or any(name != set(self._averages[0]) for name in names):
             raise CheckpointError(
@@ -112,10 +112,10 @@ class EmaSnapshot:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """How snapshots add up to the average of length `sigma_rel` at `step`.
+    """Linear combination of snapshots that gives the average of length `sigma_rel` at `step`.
 
-    `weights[step, length]` belong to the tracked averages of the snapshots. `misfit` is the distance between the profile
-    they add up to and the wanted one, relative to the norm of the wanted one: 0 where it is met exactly.
+    `weights[step, length]` are the coefficients of the tracked averages of the snapshots. `misfit` is the distance of the
+    combined profile from the target profile, relative to the norm of the target: 0 if they are equal.
     """
 
     sigma_rel: float
@@ -127,9 +127,9 @@ class Synthesis:
 def solve_synthesis(
     snapshot_steps: Sequence[int], tracked_sigma_rel: Sequence[float], sigma_rel: float, step: int
 ) -> Synthesis:
-    """The best synthesis from snapshots that each hold the averages of the lengths `tracked_sigma_rel`.
+    """The best synthesis from snapshots of the averages of the lengths `tracked_sigma_rel`.
 
-    All snapshots take part, also those after `step`. Neither steps nor lengths may be repeated.
+    All snapshots are used, also those after `step`. Neither steps nor lengths may be repeated.
     """
     pairs = [(at, length) for at in snapshot_steps for length in tracked_sigma_rel]
     gammas = [gamma_of(length) for _, length in pairs]
@@ -140,30 +140,33 @@ def solve_synthesis(
 def synthesis_weights(
     snapshot_steps: Sequence[int], snapshot_gammas: Sequence[float], target_step: int, target_gamma: float
 ) -> tuple[Doubles, float]:
-    """Weights [number of snapshots] with which snapshots add up best to the target profile (paper, algorithm 3), and
-    the misfit that remains (see `Synthesis`).
+    """Weights [number of snapshots] of the snapshots that fit the target profile best (paper, algorithm 3), and the
+    remaining misfit (see `Synthesis`).
 
-    Least squares between profiles: the Gram matrix of the snapshots' profiles against their products with the target.
-    Exponents are rounded to float32, as in the implementation the published averages were made with.
+    Least squares between profiles: the Gram matrix of the snapshots' profiles and their inner products with the target.
+    Exponents are rounded to float32, as in the implementation of the published averages.
     """
     steps = np.asarray(snapshot_steps, dtype=np.float64)
     gammas = np.asarray(snapshot_gammas, dtype=np.float32).astype(np.float64)
-    wanted_step, wanted_gamma = np.asarray(target_step, np.float64), np.asarray(np.float32(target_gamma), np.float64)
-    gram = _profile_product(steps[:, None], gammas[:, None], steps[None, :], gammas[None, :])
-    products = _profile_product(steps, gammas, wanted_step, wanted_gamma)
-    weights = np.linalg.solve(gram, products).astype(np.float64)
-    norm = _profile_product(wanted_step, wanted_gamma, wanted_step, wanted_gamma)
-    missed = float((norm - 2 * weights @ products + weights @ gram @ weights) / norm)
-    return weights, max(missed, 0.0) ** 0.5  # rounding makes it slightly negative where the profile is met
+    target_step_64, target_gamma_64 = (
+        np.asarray(target_step, np.float64),
+        np.asarray(np.float32(target_gamma), np.float64),
+    )
+    gram = _profile_inner_product(steps[:, None], gammas[:, None], steps[None, :], gammas[None, :])
+    with_target = _profile_inner_product(steps, gammas, target_step_64, target_gamma_64)
+    weights = np.linalg.solve(gram, with_target).astype(np.float64)
+    norm = _profile_inner_product(target_step_64, target_gamma_64, target_step_64, target_gamma_64)
+    squared_misfit = float((norm - 2 * weights @ with_target + weights @ gram @ weights) / norm)
+    return weights, max(squared_misfit, 0.0) ** 0.5  # rounding can make it slightly negative
 
 
-def add_up(snapshots: Iterable[EmaSnapshot], syntheses: Sequence[Synthesis]) -> list[dict[str, Tensor]]:
-    """The averages [one per synthesis] in float32. Snapshots are taken one at a time; sums are in float64."""
+def combine_snapshots(snapshots: Iterable[EmaSnapshot], syntheses: Sequence[Synthesis]) -> list[dict[str, Tensor]]:
+    """The averages [one per synthesis] in float32. Snapshots are read one at a time; sums are in float64."""
     totals: list[dict[str, Tensor]] = [{} for _ in syntheses]
     for snapshot in snapshots:
         for total, synthesis in zip(totals, syntheses, strict=True):
             _add_to(total, snapshot, synthesis)
-        del snapshot  # before the next one is read, for each may fill gigabytes
+        del snapshot  # before the next one is read: each may take gigabytes
     return [{name: value.float() for name, value in total.items()} for total in totals]
 
 
@@ -176,8 +179,8 @@ def _add_to(total: dict[str, Tensor], snapshot: EmaSnapshot, synthesis: Synthesi
             total[name].add_(value.double(), alpha=weight)
 
 
-def _profile_product(t_a: Doubles, gamma_a: Doubles, t_b: Doubles, gamma_b: Doubles) -> Doubles:
-    """Integral of the product of two profiles (gamma + 1) / t (tau / t)^gamma, each on [0, t] and zero after."""
+def _profile_inner_product(t_a: Doubles, gamma_a: Doubles, t_b: Doubles, gamma_b: Doubles) -> Doubles:
+    """Integral of the product of the two profiles (gamma + 1) / t (tau / t)^gamma, each on [0, t] and zero after."""
     earlier, later = np.minimum(t_a, t_b), np.maximum(t_a, t_b)
     gamma_of_later = np.where(t_a < t_b, gamma_b, gamma_a)
     scale = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)

@@ -1,6 +1,6 @@
-"""Where training starts from, other than a seed: published networks as runs, and the network of any checkpoint.
+"""Initial weights other than a seed's: published networks imported as runs, and the network of any checkpoint.
 
-And the way back: a network trained here in the published layout.
+Also the export of a trained network in the published layout.
 """
 
 from collections.abc import Mapping
@@ -34,9 +34,9 @@ def import_published(
 ) -> Checkpoint:
     """Write a published network as checkpoint 0 of the run `folder`, for the features and the duration of `schema`.
 
-    Only the averaged network is written, for that is what is published. `source` is kept in the record.
-    Raises WeightsError for weights that are no published network or lack latent statistics, ConfigError where `schema`
-    does not suit it, and StorageError where the folder holds a training run.
+    Only the averaged network is written, as only that is published. `source` is stored in the record.
+    Raises WeightsError for weights that are not a published network or lack latent statistics, ConfigError if `schema`
+    does not match it, and StorageError if the folder holds a training run.
     """
     if any(SOURCE not in folder.checkpoint(step).record for step in folder.complete_steps()):
         raise StorageError(f"{folder.uri} holds a training run.", remedy="Give another --run.")
@@ -53,8 +53,8 @@ def import_published(
     model = from_official(state, replace(config, **lengths))
     if not (model.latent_mean.isfinite().all() and model.latent_std.isfinite().all()):
         raise WeightsError(
-            f"This file of the network {name} holds no latent statistics (latent_mean, latent_std): its sound would be NaN.",
-            remedy="Save the network with the statistics that it was trained with.",
+            f"This file of the network {name} contains no latent statistics (latent_mean, latent_std): its sound would be NaN.",
+            remedy="Export the network with the statistics that it was trained with.",
         )
     record = {
         "step": 0,
@@ -70,19 +70,19 @@ def import_published(
 def published_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The averaged network of a checkpoint as a published state dict, float32, which the published code loads.
 
-    Raises ConfigError for one of our own forms of depth, which has no published layout.
+    Raises ConfigError for a form of depth of this project, which has no published layout.
     """
     config = config_from_dict(MMDiTConfig, checkpoint.record["model"], checkpoint.uri)
     return state_to_official(checkpoint.read(EMA), config)
 
 
 def network_from(init: Checkpoint, config: MMDiTConfig, seed: int) -> MMDiT:
-    """The averaged network of `init` as one of `config`: itself, at other lengths, or with depth added.
+    """The averaged network of `init` with the configuration `config`: the same, at other lengths, or with depth added.
 
-    Depth that is added has no effect until trained; `seed` draws its weights. Raises ConfigError where `config` is not
-    within reach, CheckpointError for a damaged file.
+    Added depth has no effect until trained; `seed` decides its weights. Raises ConfigError if `config` differs otherwise,
+    CheckpointError for a damaged file.
     """
-    stored = _within_reach(init, config)
+    stored = _config_of_init(init, config)
     model = MMDiT(stored)
     init.load_into(model, EMA)
     if stored.depth == config.depth:
@@ -92,14 +92,14 @@ def network_from(init: Checkpoint, config: MMDiTConfig, seed: int) -> MMDiT:
 
 
 def require_init(init: Checkpoint, config: MMDiTConfig, schema: FeatureSchema) -> None:
-    """Raise ConfigError or CheckpointError unless training of `config` on features of `schema` can begin at `init`.
+    """Raise ConfigError or CheckpointError unless training of `config` on features of `schema` can start from `init`.
 
-    Encoders must be the same; a network without depth never saw the depth encoder's features.
+    The encoders must be the same, except the depth encoder for a network without depth.
     """
-    _within_reach(init, config)
-    seen: Mapping[str, Any] = init.record["features"]["encoders"]
+    _config_of_init(init, config)
+    stored: Mapping[str, Any] = init.record["features"]["encoders"]
     roles = [role for role in schema.encoders if role != "depth" or init.record["model"]["depth"] != "off"]
-    if differing := [role for role in roles if seen.get(role) != schema.encoders[role]]:
+    if differing := [role for role in roles if stored.get(role) != schema.encoders[role]]:
         raise CheckpointError(
             f"{init.uri} was trained on features of other encoders: {', '.join(differing)} differ.",
             remedy="Extract the features with the encoders of that checkpoint, or start from another one.",
@@ -107,10 +107,10 @@ def require_init(init: Checkpoint, config: MMDiTConfig, schema: FeatureSchema) -
 
 
 def find_init(run: RunFolder, step: int | None, init_sha256: AbstractSet[str]) -> Checkpoint:
-    """The checkpoint of `run` to start from: that of `step`; else the one that other arms began with; else the newest.
+    """The checkpoint of `run` to start from: that of `step`; else the one that other arms started from; else the newest.
 
-    `init_sha256` are the sha256 of the weights that arms of the same comparison began with. Raises CheckpointError where
-    they are others, and IncompleteError where there is no such checkpoint.
+    `init_sha256` are the sha256 of the initial weights of other arms of the comparison. Raises CheckpointError if they
+    differ, and IncompleteError if there is no such checkpoint.
     """
     found = run.checkpoint(step)
     candidates = [found] if step is not None else [found, *map(run.checkpoint, run.complete_steps())]
@@ -123,7 +123,7 @@ def find_init(run: RunFolder, step: int | None, init_sha256: AbstractSet[str]) -
     )
 
 
-def _within_reach(init: Checkpoint, config: MMDiTConfig) -> MMDiTConfig:
+def _config_of_init(init: Checkpoint, config: MMDiTConfig) -> MMDiTConfig:
     """The configuration of the network in `init`, at the lengths of `config`."""
     if EMA not in init.record["files"]:
         raise CheckpointError(f"{init.uri} has no {EMA}.", remedy="Start from a checkpoint of a training run.")
@@ -134,14 +134,16 @@ def _within_reach(init: Checkpoint, config: MMDiTConfig) -> MMDiTConfig:
         rgb_length=config.rgb_length,
         sync_length=config.sync_length,
     )
-    if stored.depth == "off":  # then these two mean nothing
+    if stored.depth == "off":  # then these two have no effect
         stored = replace(stored, fusion=config.fusion, num_depth_scalars=config.num_depth_scalars)
-    wanted = replace(config, depth="off") if stored.depth == "off" else config
-    have, want = config_to_dict(stored), config_to_dict(wanted)
-    if differing := [f"{key} {have[key]} (wanted: {want[key]})" for key in want if have[key] != want[key]]:
+    target = replace(config, depth="off") if stored.depth == "off" else config
+    found, expected = config_to_dict(stored), config_to_dict(target)
+    if differing := [
+        f"{key} {found[key]} (expected: {expected[key]})" for key in expected if found[key] != expected[key]
+    ]:
         raise ConfigError(
             f"The network in {init.uri} is another one: {', '.join(differing)}.",
-            remedy="Set preset, depth and fusion as they were there; only a network without depth can be given another.",
+            remedy="Set preset, depth and fusion as in that run; depth can only be added to a network without depth.",
         )
     if stored.depth != config.depth:
         require_depth_from_baseline(stored, config)

@@ -10,7 +10,7 @@ from dmma_core.errors import SchemaError, StorageError
 from dmma_core.storage import paths
 
 _MIN_LATENT_STD = 1e-6
-_MIN_SCALAR_STD = 0.01  # scalars are logarithms and ratios: what varies less is noise
+_MIN_SCALAR_STD = 0.01  # scalars are logarithms and ratios: a smaller deviation is noise
 
 
 @dataclass(frozen=True)
@@ -23,36 +23,36 @@ class ColumnStatistics:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Of the latents' means (C channels) and of the depth scalars (K)."""
+    """Statistics of the latents' means (C channels) and of the depth scalars (K)."""
 
     latent: ColumnStatistics
     depth_scalars: ColumnStatistics
 
 
 def normalisation_of(store: FeatureStore) -> Normalisation:
-    """Statistics over the clips and time steps of the training split: latents as in the published training; scalars of the clips
-    that have video (none: they are left as they are).
+    """Statistics over the clips and time steps of the training split: latents as in the published training; depth scalars over
+    clips with video only (without such clips: mean 0, deviation 1).
 
-    Raises SchemaError for a latent channel that never changes: it could not be normalised.
+    Raises SchemaError for a latent channel that never changes, which cannot be normalised.
     """
     rows = store.rows_of_split("train")
     latent = column_statistics(store, "latent_mean", rows)
-    if still := [channel for channel, std in enumerate(latent.std) if std < _MIN_LATENT_STD]:
+    if constant := [channel for channel, std in enumerate(latent.std) if std < _MIN_LATENT_STD]:
         raise SchemaError(
-            f"The latent channels {still[:5]} of {store.uri} never change in the split 'train'.",
-            remedy="Train on more clips, or look at the audio of these.",
+            f"The latent channels {constant[:5]} of {store.uri} never change in the split 'train'.",
+            remedy="Train on more clips, or check the audio of these.",
         )
-    seen = [row for row in rows if store.clips[row].has_video]
+    with_video = [row for row in rows if store.clips[row].has_video]
     num_scalars = len(store.schema.depth_scalar_names)
     scalars = ColumnStatistics((0.0,) * num_scalars, (1.0,) * num_scalars)
-    if seen:
-        found = column_statistics(store, "depth_scalars", seen)
+    if with_video:
+        found = column_statistics(store, "depth_scalars", with_video)
         scalars = ColumnStatistics(found.mean, tuple(max(std, _MIN_SCALAR_STD) for std in found.std))
     return Normalisation(latent, scalars)
 
 
 def column_statistics(store: FeatureStore, column: str, rows: Sequence[int]) -> ColumnStatistics:
-    """Over all `rows` and time steps of a column of shape [T, C], in double precision."""
+    """Statistics over all `rows` and time steps of a column of shape [T, C], in double precision."""
     num_channels = store.schema.spec(column).shape[1]
     total_C, squares_C, count = np.zeros(num_channels), np.zeros(num_channels), 0
     shift_C = np.zeros(num_channels)
@@ -70,16 +70,16 @@ def column_statistics(store: FeatureStore, column: str, rows: Sequence[int]) -> 
 
 
 def stored_normalisation(uri: str, store: FeatureStore) -> Normalisation:
-    """The statistics kept at `uri` (JSON), computed and written there first if they are absent or of other features."""
+    """The statistics stored at `uri` (JSON); computed and written there if they are absent or of other features."""
     try:
         record = paths.read_json(uri) if paths.exists(uri) else {}
     except StorageError:
         record = {}
     if record.get("features_fingerprint") == store.fingerprint:
         return Normalisation(*(_from_record(record[column]) for column in ("latent", "depth_scalars")))
-    made = normalisation_of(store)
-    paths.write_json(uri, {"features_fingerprint": store.fingerprint, **asdict(made)})
-    return made
+    computed = normalisation_of(store)
+    paths.write_json(uri, {"features_fingerprint": store.fingerprint, **asdict(computed)})
+    return computed
 
 
 def _from_record(values: dict[str, list[float]]) -> ColumnStatistics:

@@ -8,7 +8,7 @@ from dmma_core.recipe import OptimConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters of `model` that require a gradient; the fused kernel where they are on a GPU."""
+    """AdamW over the parameters of `model` that require a gradient; with the fused kernel on a GPU."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         parameters,
@@ -27,7 +27,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients so that their total norm is at most `max_norm`; returns the norm before [scalar]."""
+    """Scale all gradients so that their total norm is at most `max_norm`; returns the norm before scaling [scalar]."""
     return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm, error_if_nonfinite=False)
 
 
@@ -42,7 +42,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave. Raises CheckpointError unless the parameters are exactly the same."""
+    """Restore the result of `optimizer_tensors`. Raises CheckpointError unless the parameters are exactly the same."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     saved = {key.partition("/")[2] for key in tensors}
     if tensors and saved != set(parameters):

@@ -4,7 +4,7 @@ from dmma_core.recipe import ScheduleConfig
 
 
 def learning_rate(config: ScheduleConfig, base_rate: float, step: int) -> float:
-    """Rate in force during optimiser step `step` (0, 1, …)."""
+    """Learning rate of optimiser step `step` (0, 1, …)."""
     if step < config.warmup_steps:
         return base_rate * (step + 1) / (config.warmup_steps + 1)
     if config.kind == "constant":

@@ -1,4 +1,4 @@
-"""One flow-matching training step. All its randomness is a function of (seed, sample number) alone.
+"""One flow-matching training step. Its noise is a function of (seed, sample number) alone.
 
 Rank, batch composition and number of workers therefore change nothing: sample 4711 gets the same noise, time and
 dropped conditions in every run with the same seed, in both arms.
@@ -24,7 +24,7 @@ VelocityModel = Callable[[Tensor, Tensor, ConditionFeatures], Tensor]
 
 @dataclass(frozen=True)
 class StepNoise:
-    """All randomness of one step: standard normals and uniforms in [0, 1)."""
+    """All noise of one step: standard normals and uniforms in [0, 1)."""
 
     posterior_noise_BLC: Tensor
     prior_BLC: Tensor
@@ -71,7 +71,7 @@ def sample_posterior(batch: ClipBatch, noise_BLC: Tensor) -> Tensor:
 def condition_features(
     batch: ClipBatch, present_video_B: Tensor, present_depth_B: Tensor, present_text_B: Tensor
 ) -> ConditionFeatures:
-    """The batch's conditions in float32; a clip without video or text lacks them whatever `present_*` says."""
+    """The batch's conditions in float32; `present_*` has no effect for a clip without video or text."""
     return ConditionFeatures(
         rgb_BTD=batch.rgb_BTD.float(),
         depth_BTD=batch.depth_BTD.float(),
@@ -85,7 +85,7 @@ def condition_features(
 
 
 def drop_conditions(batch: ClipBatch, noise: StepNoise, config: DropoutConfig) -> ConditionFeatures:
-    """The conditions that are left after condition dropout."""
+    """The conditions after condition dropout."""
     keep_video_B = noise.video_uniform_B >= config.video
     keep_depth_B = noise.depth_uniform_B >= config.depth
     if config.depth_with_video:
@@ -130,8 +130,8 @@ class StepResult:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """Loss, gradients, clipping and update. `model` is the network, `velocity` the same network as it is called: itself,
-    or wrapped for several workers (whose gradients are then averaged over the workers)."""
+    """Loss, gradients, clipping and update. `model` is the network, `velocity` the callable: the network itself, or its
+    wrapper for several workers, which averages the gradients over them."""
 
     model: MMDiT
     velocity: VelocityModel
@@ -139,7 +139,7 @@ class TrainingStep:
     recipe: Recipe
 
     def __call__(self, batch: ClipBatch, noise: StepNoise, step: int) -> StepResult:
-        """Do step number `step` (0, 1, …). Where loss or gradient is not finite, nothing is updated."""
+        """Run step number `step` (0, 1, …). If loss or gradient is not finite, nothing is updated."""
         recipe = self.recipe
         rate = learning_rate(recipe.schedule, recipe.optim.learning_rate, step)
         set_learning_rate(self.optimizer, rate)

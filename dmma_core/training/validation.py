@@ -21,7 +21,7 @@ def validation_loss(
     recipe: Recipe,
     workers: Workers,
 ) -> float:
-    """Mean flow-matching loss with all conditions present. The clips are shared out among the workers."""
+    """Mean flow-matching loss with all conditions present. The clips are divided among the workers."""
     config = recipe.validation
     rows = store.rows_of_split("val")[: config.max_clips][workers.rank :: workers.size]
     quantiles = [(part + 0.5) / config.num_times for part in range(config.num_times)]
@@ -29,8 +29,8 @@ def validation_loss(
     for start in range(0, len(rows), config.batch_size):
         chunk = rows[start : start + config.batch_size]
         batch = collate([store], [(0, row) for row in chunk], chunk).to(workers.device)
-        everything_B = torch.ones(len(chunk), dtype=torch.bool, device=workers.device)
-        features = condition_features(batch, everything_B, everything_B, everything_B)
+        present_B = torch.ones(len(chunk), dtype=torch.bool, device=workers.device)
+        features = condition_features(batch, present_B, present_B, present_B)
         for quantile in quantiles:
             keys = [(recipe.seed, _key(store.clips[row].clip_id, quantile)) for row in chunk]
             noise = noise_of(keys, *batch.latent_mean_BLC.shape[1:])
@@ -46,5 +46,5 @@ def validation_loss(
 
 
 def _key(clip_id: str, quantile: float) -> int:
-    """A generator key of its own for each clip and time; equal on every machine."""
+    """A separate generator key for each clip and time; equal on every machine."""
     return int.from_bytes(hashlib.sha256(f"validation/{clip_id}/{quantile}".encode()).digest()[:8], "little")

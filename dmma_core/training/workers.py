@@ -1,4 +1,4 @@
-"""What the workers of one run share. With a single worker nothing is communicated."""
+"""Communication between the workers of one run. A single worker communicates nothing."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Workers:
-    """This process's `rank` among `size` equal workers, and the device its network lies on."""
+    """This process's `rank` among `size` equal workers, and the device of its network."""
 
     device: torch.device
     rank: int = 0
     size: int = 1
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as training calls it: its gradients become the means over all workers."""
+        """The model wrapped for training: its gradients become the means over all workers."""
         if self.size == 1:
             return model
-        # Buffers are constants here; sending them around in every step would only cost time.
+        # Buffers are constants here; synchronising them in every step would only cost time.
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids, forward_sync_buffers=False)
 

@@ -145,13 +145,13 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _average(arguments: argparse.Namespace) -> int:
-    from dmma_core.training.snapshots import average_afterwards, length_name
+    from dmma_core.training.snapshots import length_name, write_averages
 
     lengths = list(dict.fromkeys(arguments.sigma_rel))
     if arguments.run and len(lengths) > 1:
         raise ConfigError("--run names one folder for several averages.", remedy="Give one --sigma-rel, or no --run.")
     folders = [RunFolder(arguments.run or f"{arguments.run_uri.rstrip('/')}-{length_name(at)}") for at in lengths]
-    written = average_afterwards(RunFolder(arguments.run_uri), lengths, folders, arguments.step)
+    written = write_averages(RunFolder(arguments.run_uri), lengths, folders, arguments.step)
     for folder, checkpoint in zip(folders, written, strict=True):
         ema = checkpoint.record["ema"]
         print(

@@ -18,7 +18,7 @@ from dmma_core.recipe import (
     ValidationConfig,
 )
 from dmma_core.training.arm import ArmPlan
-from dmma_core.training.ema import EmaSnapshot, add_up, solve_synthesis
+from dmma_core.training.ema import EmaSnapshot, combine_snapshots, solve_synthesis
 from dmma_core.training.normalisation import normalisation_of
 from dmma_core.training.workers import Workers
 
@@ -67,4 +67,4 @@ def synthesised(snapshots: Sequence[EmaSnapshot], sigma_rel: float, step: int | 
     """The EMA of length `sigma_rel` at `step` (default: the last snapshot's)."""
     steps = [snapshot.step for snapshot in snapshots]
     synthesis = solve_synthesis(steps, list(snapshots[0].averages), sigma_rel, step or max(steps))
-    return add_up(snapshots, [synthesis])[0]
+    return combine_snapshots(snapshots, [synthesis])[0]

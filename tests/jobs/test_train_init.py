@@ -70,7 +70,7 @@ def test_a_start_that_trained_on_or_was_deleted(store: FeatureStore, tmp_path: P
 def test_arms_of_a_seed_are_not_given_a_start_afterwards(store: FeatureStore, tmp_path: Path) -> None:
     config = config_of(store, tmp_path / "runs", 2, arms={"baseline": ArmConfig()})
     assert train_arm(arm_plans(config, store, normalisation_of(store))[0], ALONE)
-    with pytest.raises(CheckpointError, match="from other initial weights than are given now"):
+    with pytest.raises(CheckpointError, match="from other initial weights than the given ones"):
         plan(replace(config, init_uri=str(tmp_path / "runs" / "baseline")))
 
 

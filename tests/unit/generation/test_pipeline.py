@@ -42,7 +42,7 @@ def test_sound_and_video_of_the_right_length_are_written(tmp_path: Path, video_u
     assert np.abs(muxed_A).max() > 0.05
 
 
-def test_a_clip_from_the_middle_keeps_its_own_pictures(tmp_path: Path, video_uri: str) -> None:
+def test_a_clip_from_the_middle_keeps_its_own_frames(tmp_path: Path, video_uri: str) -> None:
     clip = Clip("a", "d", "test", "a bell", "t", video_uri, "s", 0.4, 0.5, True, True)
     folder_at(tmp_path / "out").write(clip, np.zeros(RATE_HZ, np.float32), RATE_HZ)
     request = media.FrameRequest("x", 25.0, 32, 32, "squash")
@@ -52,7 +52,7 @@ def test_a_clip_from_the_middle_keeps_its_own_pictures(tmp_path: Path, video_uri
     )
 
 
-def test_a_clip_without_picture_needs_no_video(tmp_path: Path) -> None:
+def test_a_clip_without_video_gets_no_video_file(tmp_path: Path) -> None:
     folder = folder_at(tmp_path / "out")
     clip = clip_named("b", has_video=False)
     folder.write(clip, np.zeros(RATE_HZ, np.float32), RATE_HZ)
@@ -60,7 +60,7 @@ def test_a_clip_without_picture_needs_no_video(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "b.mp4").exists()
 
 
-def test_a_video_that_cannot_be_written_costs_no_sound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_if_the_video_cannot_be_written_the_sound_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "disk").mkdir()
     folder = folder_at(tmp_path / "out")
@@ -70,22 +70,22 @@ def test_a_video_that_cannot_be_written_costs_no_sound(tmp_path: Path, caplog: p
         ("text", "text.mp4", "cannot be opened"),
     ):
         folder.write(clip_named(clip_id, str(tmp_path / source)), np.zeros(RATE_HZ, np.float32), RATE_HZ)
-        assert f"{clip_id} has its sound, but no video with it" in caplog.text
+        assert f"{clip_id}: the sound is written, but not the video with it" in caplog.text
         assert reason in caplog.text
         assert len(media.decode_audio(str(tmp_path / "out" / f"{clip_id}.flac"), RATE_HZ)) == RATE_HZ
     assert not list((tmp_path / "out").glob("*.mp4"))
 
 
 def test_one_folder_never_mixes_two_plans(tmp_path: Path) -> None:
-    folder_at(tmp_path).begin([])
-    folder_at(tmp_path).begin([])
+    folder_at(tmp_path).claim([])
+    folder_at(tmp_path).claim([])
     with pytest.raises(StorageError, match="another checkpoint or other settings"):
-        folder_at(tmp_path, {**PLAN, "checkpoint_sha256": "other"}).begin([])
+        folder_at(tmp_path, {**PLAN, "checkpoint_sha256": "other"}).claim([])
 
 
-def test_the_marker_lists_what_was_made_and_the_failures_their_reasons(tmp_path: Path) -> None:
+def test_the_marker_lists_sounds_and_the_failures_have_reasons(tmp_path: Path) -> None:
     folder = folder_at(tmp_path)
-    folder.begin([])
+    folder.claim([])
     failures = [Rejected("b", "b.mp4", "cannot_open", "Gone.")]
     folder.complete(["b", "a"], failures, training={"step": 3})
     record = paths.read_json(str(tmp_path / MARKER))
@@ -94,13 +94,13 @@ def test_the_marker_lists_what_was_made_and_the_failures_their_reasons(tmp_path:
     assert read_rows(str(tmp_path / "failures.parquet"), Rejected) == failures
 
 
-def test_the_videos_of_a_split_are_never_written_over(tmp_path: Path, video_uri: str) -> None:
+def test_the_videos_of_a_split_are_never_overwritten(tmp_path: Path, video_uri: str) -> None:
     clips = [clip_named("a", f"{tmp_path}/a.mp4"), clip_named("source", video_uri)]
-    with pytest.raises(StorageError, match=r"source\.mp4 would be written over, but it is the input"):
+    with pytest.raises(StorageError, match=r"source\.mp4 would be overwritten, but it is the input"):
         folder_at(tmp_path).check(clips)
-    folder_at(tmp_path).begin([])  # begun, and then the videos are moved there
-    for attempt in (folder_at(tmp_path).check, folder_at(tmp_path).begin):
+    folder_at(tmp_path).claim([])  # claimed, and then the videos are moved there
+    for attempt in (folder_at(tmp_path).check, folder_at(tmp_path).claim):
         with pytest.raises(StorageError, match="it is the input"):
             attempt(clips)
-    folder_at(tmp_path, with_video=False).begin(clips)
-    folder_at(tmp_path / "other").begin(clips)
+    folder_at(tmp_path, with_video=False).claim(clips)
+    folder_at(tmp_path / "other").claim(clips)

@@ -1,4 +1,4 @@
-"""A whole arm in this process: going on bit for bit, stopping, diverging, several workers, checkpoints that don't fit."""
+"""A whole arm in this process: resuming bit for bit, stopping, diverging, several workers, checkpoints that do not match."""
 
 import json
 import math
@@ -71,7 +71,7 @@ def validation_of(plan: ArmPlan) -> dict[float, float]:
     return {point["step"]: point["val/loss"] for point in points_of(plan) if "val/loss" in point}
 
 
-def test_going_on_gives_the_same_bits_as_training_straight(
+def test_resuming_gives_the_same_bits_as_training_without_a_stop(
     store: FeatureStore, straight: ArmPlan, tmp_path: Path
 ) -> None:
     plan = small_plan(tmp_path, store, "both", num_steps=3)
@@ -82,7 +82,7 @@ def test_going_on_gives_the_same_bits_as_training_straight(
 
 
 def test_a_killed_session_leaves_no_trace(store: FeatureStore, straight: ArmPlan, tmp_path: Path) -> None:
-    """Killed between two checkpoints, at an arbitrary moment: the points after the last checkpoint are made anew."""
+    """Killed between two checkpoints, at an arbitrary moment: the points after the last checkpoint are logged again."""
     plan = small_plan(tmp_path, store, "both", num_steps=7, checkpoint_every=3)
     code = f"""
         import os, sys, torch
@@ -127,7 +127,7 @@ def test_both_arms_start_alike_and_see_the_same_noise(store: FeatureStore, strai
     assert points_of(baseline)[0]["val/loss"] == points_of(straight)[0]["val/loss"]
 
 
-def test_stop_writes_a_checkpoint_and_leaves(store: FeatureStore, straight: ArmPlan, tmp_path: Path) -> None:
+def test_stop_writes_a_checkpoint_and_returns(store: FeatureStore, straight: ArmPlan, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, store, "both", num_steps=7)
     Path(plan.stop_uri).touch()
     assert not train_arm(plan, ALONE)
@@ -138,7 +138,7 @@ def test_stop_writes_a_checkpoint_and_leaves(store: FeatureStore, straight: ArmP
 
 
 def test_a_lost_lease_ends_the_arm_without_a_marker(store: FeatureStore, tmp_path: Path) -> None:
-    """As the workers of a driver that died find it: another job's token, or none."""
+    """As for workers of a driver that died: another job's token, or none."""
     plan = small_plan(tmp_path, store, num_steps=6)
     with held(plan.run_uri, "train") as lease:
         mine = replace(plan, lease=lease.token)
@@ -168,7 +168,7 @@ def test_a_lost_lease_ends_the_arm_without_a_marker(store: FeatureStore, tmp_pat
 def test_a_lost_lease_leaves_the_metrics_of_the_other_job_alone(
     store: FeatureStore, tmp_path: Path, bucket: str
 ) -> None:
-    """On a bucket the whole file is written again at the end of a session."""
+    """On a bucket the full file is written again at the end of a session."""
     plan = replace(small_plan(tmp_path, store), run_uri=f"{bucket}/arm")
     folder = RunFolder(plan.run_uri)
     with held(plan.run_uri, "train") as lease:
@@ -185,7 +185,7 @@ def test_a_lost_lease_leaves_the_metrics_of_the_other_job_alone(
     assert paths.list_files(plan.run_uri) == [folder.metrics]
 
 
-def test_divergence_is_a_sentence_and_keeps_the_checkpoint(store: FeatureStore, tmp_path: Path) -> None:
+def test_divergence_is_reported_and_keeps_the_checkpoint(store: FeatureStore, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, store, num_steps=2)
     assert train_arm(plan, ALONE)
     changed = ("recipe.optim.learning_rate", "recipe.schedule.kind")
@@ -210,7 +210,7 @@ def test_keeps_the_newest_checkpoints_and_every_snapshot(straight: ArmPlan) -> N
     assert snapshot_steps(folder, 5) == [2, 4]
 
 
-def test_the_space_of_a_run_is_known_before(straight: ArmPlan, store: FeatureStore, tmp_path: Path) -> None:
+def test_the_size_of_a_run_is_known_before_training(straight: ArmPlan, store: FeatureStore, tmp_path: Path) -> None:
     """The rest is headers and JSON, a larger part of a network as small as this one."""
     small = small_plan(tmp_path, store, num_steps=1)
     assert train_arm(small, ALONE)
@@ -221,7 +221,7 @@ def test_the_space_of_a_run_is_known_before(straight: ArmPlan, store: FeatureSto
             assert sum(path.stat().st_size for path in files) == pytest.approx(num_bytes, rel=0.15)
 
 
-def test_copies_made_by_hand_are_left_alone(store: FeatureStore, tmp_path: Path) -> None:
+def test_copies_made_by_hand_are_kept(store: FeatureStore, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, store, num_steps=2)
     assert train_arm(plan, ALONE)
     folder = RunFolder(plan.run_uri)
@@ -236,7 +236,7 @@ def test_copies_made_by_hand_are_left_alone(store: FeatureStore, tmp_path: Path)
     assert all(copy.is_dir() for copy in copies)
 
 
-def test_another_average_can_be_made_afterwards(straight: ArmPlan) -> None:
+def test_another_average_can_be_computed_after_training(straight: ArmPlan) -> None:
     folder = RunFolder(straight.run_uri)
     made = synthesised([read_snapshot(folder, step) for step in snapshot_steps(folder, 6)], sigma_rel=0.05)
     averaged = folder.checkpoint(6).read(EMA)
@@ -287,7 +287,7 @@ def spoil_file(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
         (spoil_file, "differs from its recorded sha256"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(
+def test_a_checkpoint_that_does_not_match_is_refused(
     spoil: Callable[[ArmPlan, FeatureStore, Path], ArmPlan], sentence: str, store: FeatureStore, tmp_path: Path
 ) -> None:
     plan = small_plan(tmp_path, store, num_steps=2)
@@ -339,8 +339,8 @@ def test_the_best_checkpoint_is_kept_and_found(store: FeatureStore, tmp_path: Pa
     assert newest.training["validation"] == {"loss": validated[8], **lowest}
 
 
-def test_no_room_on_the_disk_keeps_what_was_complete(store: FeatureStore, tmp_path: Path) -> None:
-    """A limit on file sizes, held by the operating system, stands in for the full disk."""
+def test_a_full_disk_keeps_complete_checkpoints(store: FeatureStore, tmp_path: Path) -> None:
+    """A limit on file sizes by the operating system replaces the full disk."""
     plan = small_plan(tmp_path, store, num_steps=2)
     assert train_arm(plan, ALONE)
     longer = with_recipe(plan, loop={"num_steps": 4})
@@ -370,7 +370,7 @@ def _work(rank: int, size: int, port: int, plan: ArmPlan, copy: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_workers_learn_what_one_learns_and_one_can_go_on(
+def test_two_workers_learn_what_one_learns_and_one_can_resume(
     store: FeatureStore, straight: ArmPlan, tmp_path: Path, free_port: int
 ) -> None:
     plan = small_plan(tmp_path, store, "both", num_steps=7)
@@ -385,7 +385,7 @@ def test_two_workers_learn_what_one_learns_and_one_can_go_on(
         assert sum(float((expected[key] - trained[key]).square().sum()) for key in expected) < 1e-4 * moved
 
 
-def test_features_that_cannot_be_trained_with(store: FeatureStore, tmp_path: Path) -> None:
+def test_features_that_training_cannot_use(store: FeatureStore, tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="no clip in the split 'val'"):
         check_features(write_feature_set(tmp_path / "novalidation", num_clips=4, num_val=0), 4, 1)
     with pytest.raises(ConfigError, match="cannot be split among 3 workers"):

@@ -1,4 +1,4 @@
-"""Averages while training: snapshots, going on, synthesis of what was tracked."""
+"""Averages during training: snapshots, resuming, synthesis of tracked averages."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def walk(ema: PostHocEma, steps: int, seed: int = 0) -> list[EmaSnapshot]:
     return snapshots
 
 
-def test_the_profile_has_the_asked_width() -> None:
+def test_the_profile_has_the_requested_width() -> None:
     for sigma_rel in (0.05, 0.1, 0.2):
         gamma = gamma_of(sigma_rel)
         assert ((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))) ** 0.5 == pytest.approx(sigma_rel)
@@ -34,7 +34,7 @@ def test_first_update_copies() -> None:
         assert torch.equal(values["w"], torch.tensor([1.0, 2.0, 3.0]))
 
 
-def test_synthesis_gives_back_what_was_tracked() -> None:
+def test_synthesis_reproduces_tracked_averages() -> None:
     snapshots = walk(PostHocEma({"w": torch.zeros(3)}), 60)[9::10]
     for sigma_rel in (0.05, 0.1):
         torch.testing.assert_close(
@@ -50,7 +50,7 @@ def test_synthesis_of_another_length_is_near_one_tracked_directly() -> None:
     assert (made - direct).abs().max() < 0.05 * spread
 
 
-def test_goes_on_from_a_stored_snapshot() -> None:
+def test_resumes_from_a_stored_snapshot() -> None:
     ema = PostHocEma({"w": torch.zeros(3)})
     snapshot = walk(ema, 5)[-1]
     again = PostHocEma({"w": torch.zeros(3)})
@@ -76,8 +76,8 @@ def test_other_lengths_are_refused() -> None:
             EmaConfig(tracked_sigma_rel=tracked)
 
 
-def test_the_misfit_tells_what_snapshots_can_give() -> None:
-    """Against the distance of the summed profile from the wanted one on a fine grid of times."""
+def test_the_misfit_is_the_distance_of_the_profiles() -> None:
+    """Compared with the distance of the combined profile from the target profile on a fine grid of times."""
     steps, tracked, end = list(range(100, 1300, 100)), [0.05, 0.1], 1200
     times = (np.arange(200_000) + 0.5) / 200_000 * end
 

@@ -1,4 +1,4 @@
-"""Training that starts from other weights than a seed's: an own run's, or a published network's."""
+"""Training that starts from other weights than a seed's: those of a run or of a published network."""
 
 import shutil
 from dataclasses import replace
@@ -59,7 +59,7 @@ def test_an_arm_starts_with_the_averaged_network_and_its_statistics(
     assert not torch.equal(state.model.latent_std, torch.ones(40))
 
 
-def test_depth_that_is_added_is_normalised_by_the_features_it_meets(
+def test_depth_that_is_added_is_normalised_by_the_features_of_the_new_run(
     store: FeatureStore, trained: Checkpoint, tmp_path: Path
 ) -> None:
     plan = starting_from(small_plan(tmp_path, store, "scalars"), trained)
@@ -83,9 +83,7 @@ def test_depth_that_is_added_has_no_effect_until_trained(
     assert train_arm(plan, ALONE)
 
 
-def test_a_run_goes_on_only_with_the_weights_it_began_with(
-    store: FeatureStore, trained: Checkpoint, tmp_path: Path
-) -> None:
+def test_a_run_resumes_only_with_its_initial_weights(store: FeatureStore, trained: Checkpoint, tmp_path: Path) -> None:
     plan = starting_from(small_plan(tmp_path, store, num_steps=2), trained)
     assert train_arm(plan, ALONE)
     longer = with_recipe(plan, loop={"num_steps": 4})
@@ -94,8 +92,8 @@ def test_a_run_goes_on_only_with_the_weights_it_began_with(
     assert train_arm(longer, ALONE)
 
 
-def test_an_arm_that_goes_on_needs_its_start_no_more(store: FeatureStore, trained: Checkpoint, tmp_path: Path) -> None:
-    """The same command, given again with twice the steps: its start has been deleted, or trained on."""
+def test_an_arm_that_resumes_does_not_need_init(store: FeatureStore, trained: Checkpoint, tmp_path: Path) -> None:
+    """The same command, run again with twice the steps: init has been deleted, or trained further."""
     init = RunFolder(str(tmp_path / "init"))
     shutil.copytree(trained.uri, init.checkpoint_uri(trained.step))
     plan = starting_from(small_plan(tmp_path, store, num_steps=2), init.checkpoint())
@@ -106,7 +104,7 @@ def test_an_arm_that_goes_on_needs_its_start_no_more(store: FeatureStore, traine
     assert train_arm(replace(longer, init=None, init_sha256=plan.init.record["files"][EMA]), ALONE)
     assert RunFolder(plan.run_uri).checkpoint().record["init_sha256"] == trained.record["files"][EMA]
     shutil.rmtree(plan.run_uri)
-    with pytest.raises(CheckpointError, match="which is gone"):
+    with pytest.raises(CheckpointError, match="which is missing"):
         train_arm(replace(longer, init=None, init_sha256="x"), ALONE)
 
 
@@ -140,20 +138,20 @@ def test_a_network_without_latent_statistics_is_refused(tmp_path: Path) -> None:
     state = {name: torch.zeros(value.shape) for name, value in shapes.items()}
     for name in ("latent_mean", "latent_std"):
         without = {**state, name: torch.full_like(state[name], torch.nan)}
-        with pytest.raises(WeightsError, match=r"small_16k holds no latent statistics .* would be NaN"):
+        with pytest.raises(WeightsError, match=r"small_16k contains no latent statistics .* would be NaN"):
             import_published(without, published_schema(8.0), RunFolder(str(tmp_path)), {})
     assert not list(tmp_path.rglob(MARKER))
 
 
 def test_another_architecture_is_refused_with_its_numbers(store: FeatureStore, trained: Checkpoint) -> None:
-    with pytest.raises(ConfigError, match=r"hidden_width 32 \(wanted: 64\)"):
+    with pytest.raises(ConfigError, match=r"hidden_width 32 \(expected: 64\)"):
         require_init(trained, config_for_features("tiny", store.schema), store.schema)
 
 
-def test_depth_cannot_be_taken_away(store: FeatureStore, tmp_path: Path) -> None:
+def test_depth_cannot_be_removed(store: FeatureStore, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, store, "both", num_steps=2)
     assert train_arm(plan, ALONE)
-    with pytest.raises(ConfigError, match=r"depth both \(wanted: off\)"):
+    with pytest.raises(ConfigError, match=r"depth both \(expected: off\)"):
         require_init(RunFolder(plan.run_uri).checkpoint(), replace(plan.model, depth="off"), store.schema)
 
 
@@ -201,7 +199,7 @@ def test_an_imported_network_is_no_training_run(store: FeatureStore, trained: Ch
     plan = small_plan(tmp_path, store)
     record = {key: value for key, value in trained.record.items() if key not in ("files", "schema_version")}
     write_checkpoint(RunFolder(plan.run_uri), {EMA: trained.read(EMA)}, {**record, "step": 0, "source": {}})
-    with pytest.raises(CheckpointError, match="holds a network alone"):
+    with pytest.raises(CheckpointError, match="holds only a network"):
         train_arm(plan, ALONE)
 
 

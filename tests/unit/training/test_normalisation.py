@@ -1,4 +1,4 @@
-"""Normalisation statistics: the published definition, kept with the run."""
+"""Normalisation statistics: the published definition, stored with the run."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_a_channel_that_never_changes_is_refused(tmp_path: Path, monkeypatch: py
         normalisation_of(store)
 
 
-def test_kept_with_the_run_and_made_anew_for_other_features(tmp_path: Path) -> None:
+def test_stored_with_the_run_and_computed_again_for_other_features(tmp_path: Path) -> None:
     first = write_feature_set(tmp_path / "first", num_clips=4)
     second = write_feature_set(tmp_path / "second", num_clips=4, seed=1)
     uri = str(tmp_path / "statistics.json")

@@ -29,7 +29,7 @@ def test_one_group_with_everything_trainable() -> None:
     assert (group["betas"], group["weight_decay"], group["eps"]) == ((0.9, 0.95), 1e-6, 1e-6)
 
 
-def test_state_goes_through_names_and_back() -> None:
+def test_state_round_trips_through_names() -> None:
     model = small_model()
     optimizer = build_optimizer(model, OptimConfig(learning_rate=0.1))
     take_step(model, optimizer)
@@ -63,6 +63,6 @@ def test_clipping_bounds_the_norm_and_reports_the_one_before() -> None:
     assert float(clipped) == pytest.approx(1.0, rel=1e-3)
 
 
-def test_impossible_settings_are_sentences() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="learning_rate"):
         OptimConfig(learning_rate=0)

@@ -1,4 +1,4 @@
-"""Learning rate: warm-up, decay counted from its end, and settings that make no sense."""
+"""Learning rate: warm-up, decay counted from its end, and invalid settings."""
 
 import pytest
 
@@ -22,6 +22,6 @@ def test_decay_counts_from_the_end_of_the_warm_up() -> None:
     "settings",
     [{"kind": "cosine"}, {"warmup_steps": -1}, {"decay_steps": (5, 3)}, {"decay_factor": 0.0}],
 )
-def test_impossible_settings_are_sentences(settings: dict) -> None:
+def test_invalid_settings_are_refused(settings: dict) -> None:
     with pytest.raises(ConfigError, match=r"schedule"):
         ScheduleConfig(**settings)

@@ -1,4 +1,4 @@
-"""Averages of other lengths, made of a finished run's snapshots."""
+"""Averages of other lengths, computed from a finished run's snapshots."""
 
 import shutil
 from dataclasses import replace
@@ -12,7 +12,7 @@ from dmma_core.errors import CheckpointError, ConfigError, StorageError
 from dmma_core.storage.run_folder import EMA, MARKER, RunFolder
 from dmma_core.training.arm import ArmPlan, train_arm
 from dmma_core.training.initial_weights import network_from, require_init
-from dmma_core.training.snapshots import average_afterwards, read_snapshot, snapshot_steps
+from dmma_core.training.snapshots import read_snapshot, snapshot_steps, write_averages
 from helpers.features import write_feature_set
 from helpers.training import ALONE, small_plan, synthesised
 from ray_jobs.tools.weights import main
@@ -34,7 +34,7 @@ def plan(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> ArmPl
 def test_averages_become_runs_like_any_other(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> None:
     run = RunFolder(plan.run_uri)
     folders = [RunFolder(str(tmp_path / name)) for name in ("a", "b")]
-    written = average_afterwards(run, [0.05, 0.08], folders)
+    written = write_averages(run, [0.05, 0.08], folders)
     snapshots = [read_snapshot(run, step) for step in range(2, 18, 2)]
     for sigma_rel, folder, checkpoint in zip((0.05, 0.08), folders, written, strict=True):
         found = folder.checkpoint()
@@ -50,50 +50,50 @@ def test_averages_become_runs_like_any_other(plan: ArmPlan, store: FeatureStore,
     assert all(torch.allclose(made[name], value, atol=1e-5, rtol=0) for name, value in tracked.items())
 
 
-def test_an_average_of_an_earlier_step_knows_nothing_of_later_ones(plan: ArmPlan, tmp_path: Path) -> None:
+def test_an_average_of_an_earlier_step_uses_no_later_snapshots(plan: ArmPlan, tmp_path: Path) -> None:
     run, folder = RunFolder(plan.run_uri), RunFolder(str(tmp_path))
     assert snapshot_steps(run, 17) == list(range(2, 18, 2))
     for step in (16, 8):
-        average_afterwards(run, [0.09], [folder], step)
+        write_averages(run, [0.09], [folder], step)
     assert folder.complete_steps() == [8, 16]
     expected = synthesised([read_snapshot(run, step) for step in (2, 4, 6, 8)], 0.09)
     averaged = folder.checkpoint(8).read(EMA)
     assert all(torch.equal(averaged[name], value) for name, value in expected.items())
 
 
-def test_lengths_out_of_reach_are_refused_with_those_within(plan: ArmPlan, tmp_path: Path) -> None:
+def test_lengths_out_of_reach_are_refused_with_the_possible_range(plan: ArmPlan, tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
     with pytest.raises(
         ConfigError,
         match=r"0\.01 is out of reach: the 8 snapshots up to step 16.* by 52%\. Give a length from 0\.04 to 0\.17",
     ):
-        average_afterwards(RunFolder(plan.run_uri), [0.05, 0.01], [folder, folder])
+        write_averages(RunFolder(plan.run_uri), [0.05, 0.01], [folder, folder])
     for sigma_rel in (0.0, 0.5, float("nan")):
         with pytest.raises(ConfigError, match="in .0, 0.28."):
-            average_afterwards(RunFolder(plan.run_uri), [sigma_rel], [folder])
+            write_averages(RunFolder(plan.run_uri), [sigma_rel], [folder])
     assert not list(tmp_path.iterdir())
 
 
 def test_runs_and_steps_without_snapshots_are_refused(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path / "average"))
     with pytest.raises(CheckpointError, match=r"no snapshot of step 9; .* of 6, 8, 10, the last is of 16"):
-        average_afterwards(RunFolder(plan.run_uri), [0.08], [folder], 9)
+        write_averages(RunFolder(plan.run_uri), [0.08], [folder], 9)
     short = small_plan(tmp_path, store, num_steps=1)
     assert train_arm(short, ALONE)
-    average_afterwards(RunFolder(plan.run_uri), [0.08], [folder])
+    write_averages(RunFolder(plan.run_uri), [0.08], [folder])
     for run in (RunFolder(short.run_uri), folder):
         with pytest.raises(CheckpointError, match="has no snapshots of averages"):
-            average_afterwards(run, [0.08], [RunFolder(str(tmp_path / "another"))])
+            write_averages(run, [0.08], [RunFolder(str(tmp_path / "another"))])
 
 
 def test_another_run_is_never_written_into(plan: ArmPlan, tmp_path: Path) -> None:
     run, folder = RunFolder(plan.run_uri), RunFolder(str(tmp_path))
-    average_afterwards(run, [0.08], [folder])
-    average_afterwards(run, [0.08], [folder])
+    write_averages(run, [0.08], [folder])
+    write_averages(run, [0.08], [folder])
     for sigma_rel, other in ((0.09, folder), (0.08, run)):
         with pytest.raises(StorageError, match="holds another run"):
-            average_afterwards(run, [sigma_rel], [other])
-    with pytest.raises(CheckpointError, match="holds a network alone"):
+            write_averages(run, [sigma_rel], [other])
+    with pytest.raises(CheckpointError, match="holds only a network"):
         train_arm(replace(plan, run_uri=folder.uri), ALONE)
     assert len(list(tmp_path.rglob(MARKER))) == 1
 

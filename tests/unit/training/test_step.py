@@ -1,4 +1,4 @@
-"""All randomness is a function of (seed, sample number); dropout drops what it says; a diverged step changes nothing."""
+"""Noise is a function of (seed, sample number); condition dropout; a diverged step changes nothing."""
 
 from dataclasses import replace
 
@@ -27,13 +27,13 @@ def rows(noise: StepNoise, picks: list[int]) -> list[torch.Tensor]:
     return [value[picks] for value in vars(noise).values()]
 
 
-def test_draws_do_not_depend_on_the_batch(store: FeatureStore) -> None:
+def test_noise_does_not_depend_on_the_batch(store: FeatureStore) -> None:
     whole = training_noise(batch_of(store, [40, 41, 42, 43]), seed=7)
     part = training_noise(batch_of(store, [43, 41]), seed=7)
     assert all(torch.equal(a, b) for a, b in zip(rows(whole, [3, 1]), rows(part, [0, 1]), strict=True))
 
 
-def test_draws_differ_between_samples_and_seeds(store: FeatureStore) -> None:
+def test_noise_differs_between_samples_and_seeds(store: FeatureStore) -> None:
     noise = training_noise(batch_of(store, [0, 1]), seed=7)
     other = training_noise(batch_of(store, [0, 1]), seed=8)
     for value, another in zip(vars(noise).values(), vars(other).values(), strict=True):
@@ -42,7 +42,7 @@ def test_draws_differ_between_samples_and_seeds(store: FeatureStore) -> None:
     assert not torch.equal(noise.posterior_noise_BLC, noise.prior_BLC)
 
 
-def test_draws_are_distributed_as_they_say() -> None:
+def test_noise_has_its_distributions() -> None:
     noise = noise_of([(1, sample) for sample in range(4000)], latent_length=5, latent_channels=4)
     for normal in (noise.posterior_noise_BLC, noise.prior_BLC, noise.time_normal_B):
         assert abs(float(normal.mean())) < 0.05
@@ -52,7 +52,7 @@ def test_draws_are_distributed_as_they_say() -> None:
     assert (torch.corrcoef(groups.float()) - torch.eye(3)).abs().max() < 0.06, "the groups are dropped together"
 
 
-def uniform_draws(batch: ClipBatch, video: list[float], depth: list[float], text: list[float]) -> StepNoise:
+def noise_with_uniforms(batch: ClipBatch, video: list[float], depth: list[float], text: list[float]) -> StepNoise:
     made = training_noise(batch, seed=0)
     return replace(
         made,
@@ -65,7 +65,7 @@ def uniform_draws(batch: ClipBatch, video: list[float], depth: list[float], text
 @pytest.mark.parametrize(("together", "depth_kept"), [(True, [False, False, True]), (False, [True, False, True])])
 def test_depth_is_dropped_alone_and_with_the_video(store: FeatureStore, together: bool, depth_kept: list[bool]) -> None:
     batch = batch_of(store, [0, 1, 2])
-    noise = uniform_draws(batch, video=[0.05, 0.5, 0.5], depth=[0.5, 0.05, 0.5], text=[0.5, 0.5, 0.05])
+    noise = noise_with_uniforms(batch, video=[0.05, 0.5, 0.5], depth=[0.5, 0.05, 0.5], text=[0.5, 0.5, 0.05])
     kept = drop_conditions(batch, noise, DropoutConfig(depth_with_video=together))
     assert kept.present_video_B.tolist() == [False, True, True]
     assert kept.present_depth_B.tolist() == depth_kept

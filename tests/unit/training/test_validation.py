@@ -1,4 +1,4 @@
-"""The validation loss is a fixed number for fixed weights, however it is computed."""
+"""The validation loss is a fixed number for fixed weights, independent of batches and workers."""
 
 from pathlib import Path
 
