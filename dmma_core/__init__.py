@@ -1,1 +1,1 @@
-"""DMMA: depth-aware video-to-audio models. The library; it knows neither Ray nor SkyPilot nor MLflow."""
+"""DMMA: depth-aware video-to-audio models. The library; it does not import Ray, SkyPilot or MLflow."""

@@ -249,7 +249,7 @@ def _plain(value: Any) -> Any:
 
 
 def _type_of(cls: type, key: str) -> Any:
-    """Type of the setting with the dotted name `key`; None where there is none."""
+    """Type of the setting with the dotted name `key`; None if there is none."""
     hint: Any = cls
     for part in key.split("."):
         hint = _below(hint, part)
@@ -257,7 +257,7 @@ def _type_of(cls: type, key: str) -> Any:
 
 
 def _below(hint: Any, key: str) -> Any:
-    """Type of the setting `key` within one of type `hint`; None where there is none."""
+    """Type of the setting `key` within one of type `hint`; None if there is none."""
     hint = _without_none(hint)
     if dataclasses.is_dataclass(hint):
         return next((field.type for field in dataclasses.fields(hint) if field.name == key), None)

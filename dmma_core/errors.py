@@ -51,7 +51,7 @@ class LeaseHeldError(DmmaError):
 
 
 class LeaseLostError(DmmaError):
-    """A folder that another job has taken over, or may have: nothing more may be written into it."""
+    """A lease that another job has taken over, or may have: this job must stop writing into the folder."""
 
 
 class MediaError(DmmaError):

@@ -152,7 +152,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SyncMetricsConfig:
-    """The comparison whose metrics are uploaded, to MLFLOW_TRACKING_URI or to the SQLite file beside the runs."""
+    """The comparison whose metrics are uploaded, to MLFLOW_TRACKING_URI or to the SQLite file next to the runs."""
 
     comparison_uri: str = "runs/demo"
 

@@ -65,7 +65,7 @@ def download(url: str, part: Path, label: str) -> None:
 def copy_file(uri: str, part: Path, label: str) -> None:
     """Copy the file `uri` (local or gs://) into the file `part`, resuming as `download` does.
 
-    Raises StorageError where it cannot be read, changes during the copy, or `part` cannot be written.
+    Raises StorageError if it cannot be read, changes during the copy, or `part` cannot be written.
     """
     num_bytes, version = paths.size_and_version(uri)
     with _locked(part) as part_file:

@@ -1,7 +1,7 @@
 """Protection against overwriting: a job overwrites neither its inputs nor files that it did not write.
 
-Every job calls `refuse_overwriting` before it works and in its dry run. A folder is a job's own if it contains the file
-that the job writes first.
+Every job calls `refuse_overwriting` before it works and in its dry run. A folder belongs to a job if it contains the
+file that the job writes first.
 """
 
 import os

@@ -48,7 +48,7 @@ def filesystem_of(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         return fsspec.filesystem("file"), os.path.abspath(rest)
     if scheme == "gs":
         # gcsfs otherwise asks a gRPC endpoint for the kind of bucket before nearly every call (up to 100 s each
-        # where that endpoint does not answer, as with storage emulators).
+        # if that endpoint does not respond, as with storage emulators).
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         token = "anon" if os.environ.get("STORAGE_EMULATOR_HOST") else None
         return _google_storage(token), rest.rstrip("/")
@@ -251,7 +251,7 @@ def upload(file: str, uri: str) -> None:
 
 
 def check_writable(uri: str) -> None:
-    """Write and remove a small file below `uri`. Raises StorageError where that is not possible.
+    """Write and remove a small file below `uri`. Raises StorageError if that is not possible.
 
     If the local folder `uri` does not exist yet, its nearest existing parent is tested, and no folder is created.
     """

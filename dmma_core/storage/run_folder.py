@@ -72,7 +72,7 @@ class Checkpoint:
         return (self.record.get("validation") or {}).get("loss")
 
     def read(self, name: str) -> dict[str, Tensor]:
-        """Tensors of one of its files, after comparing the sha256. Raises CheckpointError where it differs."""
+        """Tensors of one of its files, after comparing the sha256. Raises CheckpointError if it differs."""
         uri = paths.join(self.uri, name)
         if name not in self.record["files"]:
             raise CheckpointError(

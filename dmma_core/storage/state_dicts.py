@@ -119,10 +119,10 @@ def load_strictly(
 
     For a module on the meta device the tensors are assigned. When WeightsError is raised, the module is unchanged.
     """
-    own = module.state_dict()
-    shapes = {name: tuple(value.shape) for name, value in own.items()}
+    current = module.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in current.items()}
     tensors = checked_state_dict(state, shapes, network, where, unused=unused)
-    module.load_state_dict(tensors, assign=any(value.is_meta for value in own.values()))
+    module.load_state_dict(tensors, assign=any(value.is_meta for value in current.values()))
 
 
 def _read_pickled(path: str) -> Any:

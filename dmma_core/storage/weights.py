@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Folder of published weights on this machine. Raises ConfigError where DMMA_CACHE is not a local folder."""
+    """Folder of published weights on this machine. Raises ConfigError if DMMA_CACHE is not a local folder."""
     folder = os.environ.get("DMMA_CACHE") or "~/.cache/dmma/weights"
     if paths.is_remote(folder):
         raise ConfigError(
@@ -76,7 +76,7 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
     """Fetch `name` into the cache, compare its sha256, and return its path. A file in the cache is only verified.
 
     `mirror` replaces the public source. Raises WeightsError for another sha256 or size than published (the file is
-    removed), or with `offline` where the file is missing; StorageError where the source cannot be read or the cache
+    removed), or with `offline` where the file is missing; StorageError if the source cannot be read or the cache
     cannot be written.
     """
     file = describe(name)
@@ -117,8 +117,8 @@ def fetch(name: str, mirror: str | None = None, offline: bool = False) -> str:
 def publish(name: str, mirror: str) -> str:
     """Copy the file `name` of the cache to the folder `mirror`, local or gs://, after comparing its sha256.
 
-    Returns its URI in the mirror. A file of the same size in the mirror is kept. Raises WeightsError where the file in
-    the cache is missing or another, StorageError where the mirror cannot be written.
+    Returns its URI in the mirror. A file of the same size in the mirror is kept. Raises WeightsError if the file in
+    the cache is missing or another, StorageError if the mirror cannot be written.
     """
     verify(name)
     location, target = path_of(name), paths.join(mirror, describe(name).filename)
@@ -132,7 +132,7 @@ def publish(name: str, mirror: str) -> str:
 def verify(name: str) -> str:
     """Compare the cached file with its published sha256, or with that of its first fetch. Returns the sha256.
 
-    Raises WeightsError where it differs or the file is missing.
+    Raises WeightsError if it differs or the file is missing.
     """
     file = describe(name)
     location = Path(path_of(name))

@@ -101,10 +101,10 @@ def test_the_command_line_edits_one_entry_of_a_mapping(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["off", "no", "on", "Yes", "true", "007", "1e-3", "2026-01-01", "it's", "'off'"])
 def test_text_of_a_file_is_taken_literally(tmp_path: Path, word: str) -> None:
     text = word.strip("'")
-    wanted = Tables({text: Part(text, text)}, [text])
+    target = Tables({text: Part(text, text)}, [text])
     block = f"# word\nparts:\n  {word}:\n    mode: {word}  # why\n    note: {word}\nwords:\n- {word}\n"
-    assert load_yaml(tmp_path, block) == wanted
-    assert load_yaml(tmp_path, f"parts: {{{word}: {{mode: {word}, note: {word}}}}}\nwords: [{word}]") == wanted
+    assert load_yaml(tmp_path, block) == target
+    assert load_yaml(tmp_path, f"parts: {{{word}: {{mode: {word}, note: {word}}}}}\nwords: [{word}]") == target
     if "'" not in text:  # a key of the command line has no quotes
         assert load_config(Tables, None, [f"parts={{{word}: {{mode: {word}}}}}"]).parts == {text: Part(text)}
         assert load_config(Tables, None, [f"parts.{text}.mode={word}"]).parts[text] == Part(text)

@@ -8,7 +8,7 @@ from dmma_core.job_configs import ExtractConfig, GenerateConfig, PretrainTinyCon
 
 
 @pytest.mark.parametrize(
-    ("config", "setting", "sentence"),
+    ("config", "setting", "message"),
     [
         (TrainConfig, "arms={}", "no arm to train"),
         (TrainConfig, "arms.x.depth=all", r"Arm x: The network's depth is 'all'. Choose one of .*rgb_like"),
@@ -22,8 +22,8 @@ from dmma_core.job_configs import ExtractConfig, GenerateConfig, PretrainTinyCon
         (PretrainTinyConfig, "num_threads=0", "num_threads is 0"),
     ],
 )
-def test_invalid_settings_are_refused(config: type, setting: str, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
+def test_invalid_settings_are_refused(config: type, setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load_config(config, None, [setting])
 
 

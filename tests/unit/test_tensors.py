@@ -18,15 +18,15 @@ def test_tensor_bytes_round_trip_without_a_copy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "sentence"),
+    ("value", "message"),
     [
         (np.zeros((4, 3)), r"rgb has shape \(4, 3\), expected \(3, 4\)"),
         (np.full((3, 4), np.nan), "not finite"),
         (np.full((3, 4), 1e6), "not finite in float16"),
     ],
 )
-def test_wrong_tensors_never_become_bytes(value: np.ndarray, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
+def test_wrong_tensors_never_become_bytes(value: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         TensorSpec("rgb", (3, 4), "float16").to_bytes(value)
 
 

@@ -54,8 +54,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "empty.mp4").touch()
     (root / "garbage.avi").write_bytes(b"no video " * 500)
     (root / "notes.txt").write_text("not a video")
-    whole = (root / "good.mp4").read_bytes()
-    (root / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    full = (root / "good.mp4").read_bytes()
+    (root / "cut.mp4").write_bytes(full[: len(full) // 2])
     shutil.copy(root / "good.mp4", root / "sub" / "copy.mp4")
     make_video(root / "sub" / "good.mkv", moving_frames(31), sound_AC=sound())
     return root

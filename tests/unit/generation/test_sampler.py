@@ -20,7 +20,7 @@ def model() -> MMDiT:
     initialise(network, seed=0)
     network.set_latent_statistics(torch.full((40,), 2.0), torch.full((40,), 3.0))
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # gates and the last layer start at zero: give them something to say
+    with torch.no_grad():  # gates and the last layer start at zero: give them other values
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return network.eval()

@@ -50,7 +50,7 @@ def start() -> Iterator[Start]:
 
 
 def send(process: "subprocess.Popen[str]", line: str) -> str:
-    """Send one line and read the answer."""
+    """Send one line and read the reply."""
     assert process.stdin
     print(line, file=process.stdin, flush=True)
     return output_of(process)

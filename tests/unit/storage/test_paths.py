@@ -135,9 +135,9 @@ def test_an_error_of_a_bucket_is_reported(bucket: str) -> None:
 def test_a_refused_request_does_not_look_like_an_empty_bucket(bucket: str, gs_server: StorageEmulator) -> None:
     paths.write_bytes(f"{bucket}/x", b"1")
     with gs_server.refusing():
-        for ask in (paths.read_bytes, paths.exists, paths.list_folders, paths.list_files):
+        for request in (paths.read_bytes, paths.exists, paths.list_folders, paths.list_files):
             with pytest.raises(StorageError, match=r"Forbidden.* Check the storage") as refused:
-                ask(f"{bucket}/x")
+                request(f"{bucket}/x")
             assert not isinstance(refused.value, AbsentError)
     assert paths.read_bytes(f"{bucket}/x") == b"1"
 

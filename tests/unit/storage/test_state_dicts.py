@@ -40,7 +40,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "model": lambda tensors: {"model": tensors, "epoch": 1},
     "nested": lambda tensors: {"model": {"state_dict": tensors}},
     "parallel": lambda tensors: {"state_dict": {f"module.{name}": value for name, value in tensors.items()}},
-    "with a number beside": lambda tensors: {**tensors, "epoch": 3},
+    "with a number too": lambda tensors: {**tensors, "epoch": 3},
 }
 
 
@@ -69,8 +69,8 @@ def cut(tmp_path: Path, filename: str, keep: float) -> None:
         save_file({"a": torch.zeros(1000)}, tmp_path / filename)
     else:
         torch.save({"a": torch.zeros(1000)}, tmp_path / filename)
-    whole = (tmp_path / filename).read_bytes()
-    (tmp_path / filename).write_bytes(whole[: int(keep * len(whole))])
+    full = (tmp_path / filename).read_bytes()
+    (tmp_path / filename).write_bytes(full[: int(keep * len(full))])
 
 
 NO_STATE_DICTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
@@ -82,7 +82,7 @@ NO_STATE_DICTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "folder of that name": ("x.safetensors", Path.mkdir, "is a folder"),
     "below a file": ("y/x.pth", lambda path: path.parent.touch(), "below a file"),
     "half": ("x.pth", lambda path: cut(path.parent, path.name, 0.5), "truncated"),
-    "nearly whole": ("x.pth", lambda path: cut(path.parent, path.name, 0.99), "truncated"),
+    "nearly complete": ("x.pth", lambda path: cut(path.parent, path.name, 0.99), "truncated"),
     "a few bytes": ("x.pth", lambda path: cut(path.parent, path.name, 0.01), "truncated"),
     "half safetensors": ("x.safetensors", lambda path: cut(path.parent, path.name, 0.5), "not a complete"),
     "web page": ("x.pth", lambda path: path.write_text("<!DOCTYPE html>"), "not a PyTorch weights file"),
@@ -93,7 +93,7 @@ NO_STATE_DICTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "list": ("x.pth", lambda path: torch.save([torch.zeros(1)], path), r"contains no network \(a list\)"),
     "tensor": ("x.pth", lambda path: torch.save(torch.zeros(1), path), r"contains no network \(a Tensor\)"),
     "optimiser": ("x.pth", lambda path: torch.save({"lr": 1, "it": 2}, path), r"contains no network \(lr, it\)"),
-    "whole module": (
+    "full module": (
         "x.pth",
         lambda path: torch.save(nn.Linear(1, 1), path),
         r"more than tensors \(torch\.nn\S+Linear",
@@ -109,13 +109,13 @@ def around_itself() -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize(("filename", "make", "sentence"), NO_STATE_DICTS.values(), ids=NO_STATE_DICTS)
+@pytest.mark.parametrize(("filename", "make", "message"), NO_STATE_DICTS.values(), ids=NO_STATE_DICTS)
 def test_a_file_without_a_state_dict_gives_one_error_message(
-    tmp_path: Path, filename: str, make: Callable[[Path], object], sentence: str
+    tmp_path: Path, filename: str, make: Callable[[Path], object], message: str
 ) -> None:
     path = tmp_path / filename
     make(path)
-    with pytest.raises(WeightsError, match=sentence) as raised:
+    with pytest.raises(WeightsError, match=message) as raised:
         read_state_dict(str(path))
     assert str(path) in raised.value.message and raised.value.remedy and "\n" not in str(raised.value)
 
@@ -127,11 +127,11 @@ def test_damaged_bytes_always_give_an_error_message(tmp_path: Path, seed: int) -
     generator = torch.Generator().manual_seed(seed)
     path = tmp_path / "x.pth"
     torch.save({"a": torch.zeros(3), "b": {"c": 1.0}}, path, _use_new_zipfile_serialization=False)
-    whole = path.read_bytes()
+    full = path.read_bytes()
     num_refused = 0
     for _ in range(300):
-        damaged = bytearray(whole)
-        for place in torch.randint(len(whole), (3,), generator=generator).tolist():
+        damaged = bytearray(full)
+        for place in torch.randint(len(full), (3,), generator=generator).tolist():
             damaged[place] = int(torch.randint(256, (), generator=generator))
         path.write_bytes(damaged)
         try:

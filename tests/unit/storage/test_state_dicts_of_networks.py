@@ -263,6 +263,6 @@ def test_importing_a_bad_file_prints_one_error_message(
 ) -> None:
     damage(tmp_path / filename)
     assert main(["import", str(tmp_path / filename), "--run", str(tmp_path / "run")]) == 1
-    said = capfd.readouterr()
-    assert said.err.startswith("dmma weights: ") and said.err.count("\n") == 1 and "was run" not in said.out
+    printed = capfd.readouterr()
+    assert printed.err.startswith("dmma weights: ") and printed.err.count("\n") == 1 and "was run" not in printed.out
     assert not (tmp_path / "run").exists()

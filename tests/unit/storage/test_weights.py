@@ -161,10 +161,10 @@ def test_offline_uses_present_files(server: Server) -> None:
     assert len(server.ranges) == 1
 
 
-@pytest.mark.parametrize(("status", "sentence"), [(404, "refused .HTTP 404"), (403, "HTTP 403"), (503, "HTTP 503")])
-def test_a_refusing_server_is_reported(server: Server, status: int, sentence: str) -> None:
+@pytest.mark.parametrize(("status", "message"), [(404, "refused .HTTP 404"), (403, "HTTP 403"), (503, "HTTP 503")])
+def test_a_refusing_server_is_reported(server: Server, status: int, message: str) -> None:
     server.status = status
-    with pytest.raises(StorageError, match=sentence):
+    with pytest.raises(StorageError, match=message):
         weights.fetch(NAME)
 
 
@@ -286,7 +286,7 @@ def test_half_a_file_is_found_without_a_published_exact_size_and_sha256(
 
 
 @pytest.mark.parametrize(
-    ("mirror", "sentence"),
+    ("mirror", "message"),
     [
         ("http://[bad", "not a valid URL"),
         ("http://me:secret@[bad", "not a valid URL"),
@@ -295,6 +295,6 @@ def test_half_a_file_is_found_without_a_published_exact_size_and_sha256(
         ("/nowhere", "There is no /nowhere/mmaudio_s"),
     ],
 )
-def test_an_invalid_mirror_is_reported(mirror: str, sentence: str) -> None:
-    with pytest.raises(StorageError, match=sentence):
+def test_an_invalid_mirror_is_reported(mirror: str, message: str) -> None:
+    with pytest.raises(StorageError, match=message):
         weights.fetch(NAME, mirror=mirror)

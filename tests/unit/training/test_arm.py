@@ -1,4 +1,4 @@
-"""A whole arm in this process: resuming bit for bit, stopping, diverging, several workers, checkpoints that do not match."""
+"""A complete arm in this process: resuming bit for bit, stopping, diverging, several workers, checkpoints that do not match."""
 
 import json
 import math
@@ -107,7 +107,7 @@ def test_a_killed_session_leaves_no_trace(store: FeatureStore, straight: ArmPlan
     assert train_arm(plan, ALONE)
     assert_equal_files(files_of(plan, 7), files_of(straight, 7))
     steps = [(point["step"], tuple(point)) for point in points_of(plan)]
-    assert len(steps) == len(set(steps)), "a point stands twice in the metrics"
+    assert len(steps) == len(set(steps)), "a point is in the metrics twice"
 
 
 def test_validation_first_and_last_and_every_interval(straight: ArmPlan) -> None:
@@ -279,7 +279,7 @@ def spoil_file(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("spoil", "message"),
     [
         (spoil_architecture, "another architecture: hidden_width 32 .now 64."),
         (spoil_seed, r"another recipe: recipe.seed 3 \(now 4\).*allow_changes=\[recipe.seed\]"),
@@ -288,11 +288,11 @@ def spoil_file(plan: ArmPlan, store: FeatureStore, tmp_path: Path) -> ArmPlan:
     ],
 )
 def test_a_checkpoint_that_does_not_match_is_refused(
-    spoil: Callable[[ArmPlan, FeatureStore, Path], ArmPlan], sentence: str, store: FeatureStore, tmp_path: Path
+    spoil: Callable[[ArmPlan, FeatureStore, Path], ArmPlan], message: str, store: FeatureStore, tmp_path: Path
 ) -> None:
     plan = small_plan(tmp_path, store, num_steps=2)
     assert train_arm(plan, ALONE)
-    with pytest.raises(CheckpointError, match=sentence):
+    with pytest.raises(CheckpointError, match=message):
         train_arm(spoil(plan, store, tmp_path), ALONE)
 
 

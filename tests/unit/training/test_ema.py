@@ -88,6 +88,6 @@ def test_the_misfit_is_the_distance_of_the_profiles() -> None:
     for sigma_rel in (0.02, 0.05, 0.08, 0.25):
         synthesis = solve_synthesis(steps, tracked, sigma_rel, end)
         made = sum(weight * profile(*pair) for pair, weight in synthesis.weights.items())
-        wanted = profile(end, sigma_rel)
-        expected = np.sqrt(((made - wanted) ** 2).sum() / (wanted**2).sum())
+        target = profile(end, sigma_rel)
+        expected = np.sqrt(((made - target) ** 2).sum() / (target**2).sum())
         assert synthesis.misfit == pytest.approx(expected, rel=1e-2, abs=1e-4)

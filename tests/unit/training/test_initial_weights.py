@@ -124,12 +124,12 @@ def test_arms_of_a_comparison_start_from_the_same_weights(store: FeatureStore, t
 
 def test_deepmmaudio_s_form_is_refused_before_training(tmp_path: Path) -> None:
     schema = published_schema(8.0)
-    baseline, wanted = (config_for_features("small_16k", schema, depth, "deepmmaudio") for depth in ("off", "rgb_like"))
+    baseline, target = (config_for_features("small_16k", schema, depth, "deepmmaudio") for depth in ("off", "rgb_like"))
     model = config_to_dict(replace(baseline, version=2))
     start = Checkpoint(str(tmp_path), 0, {"files": {EMA: ""}, "model": model, "features": schema.to_dict()})
     require_init(start, replace(baseline, version=2), schema)
     with pytest.raises(ConfigError, match="version 2 network unchanged. Use fusion=concat"):
-        require_init(start, replace(wanted, version=2), schema)
+        require_init(start, replace(target, version=2), schema)
 
 
 def test_a_network_without_latent_statistics_is_refused(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ def rows(noise: StepNoise, picks: list[int]) -> list[torch.Tensor]:
 
 
 def test_noise_does_not_depend_on_the_batch(store: FeatureStore) -> None:
-    whole = training_noise(batch_of(store, [40, 41, 42, 43]), seed=7)
+    full = training_noise(batch_of(store, [40, 41, 42, 43]), seed=7)
     part = training_noise(batch_of(store, [43, 41]), seed=7)
-    assert all(torch.equal(a, b) for a, b in zip(rows(whole, [3, 1]), rows(part, [0, 1]), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(rows(full, [3, 1]), rows(part, [0, 1]), strict=True))
 
 
 def test_noise_differs_between_samples_and_seeds(store: FeatureStore) -> None:

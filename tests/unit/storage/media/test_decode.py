@@ -75,8 +75,8 @@ def test_av1_decodes(tmp_path: Path) -> None:
 def cut_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Key frames 1 s apart, cut at 0.6 s: 15 of the stored frames are hidden."""
     folder = tmp_path_factory.mktemp("cut")
-    whole = make_video(folder / "whole.mp4", counting_frames(50), options={"g": "25", "keyint_min": "25"})
-    return cut_without_encoding(whole, folder / "cut.mp4", 0.6)
+    full = make_video(folder / "full.mp4", counting_frames(50), options={"g": "25", "keyint_min": "25"})
+    return cut_without_encoding(full, folder / "cut.mp4", 0.6)
 
 
 def test_edit_list_hides_frames(cut_file: str) -> None:
@@ -129,12 +129,12 @@ def test_sound_is_the_mean_of_the_channels_at_the_requested_rate(tmp_path: Path)
     left, right = tone(2.0, 44_100, 300.0, 0.6), tone(2.0, 44_100, 1000.0, 0.2)
     soundfile.write(tmp_path / "a.flac", np.stack([left, right], axis=1), 44_100)
     audio_A = decode_audio(str(tmp_path / "a.flac"), 16_000)
-    wanted = tone(2.0, 16_000, 300.0, 0.3) + tone(2.0, 16_000, 1000.0, 0.1)
+    target = tone(2.0, 16_000, 300.0, 0.3) + tone(2.0, 16_000, 1000.0, 0.1)
     assert len(audio_A) == 32_000
     assert audio_A.dtype == np.float32
-    assert np.abs(audio_A - wanted)[500:-500].max() < 2e-3
+    assert np.abs(audio_A - target)[500:-500].max() < 2e-3
     part = decode_audio(str(tmp_path / "a.flac"), 16_000, start_s=1.25, duration_s=0.5)
-    assert np.abs(part - wanted[20_000:28_000]).max() < 2e-3
+    assert np.abs(part - target[20_000:28_000]).max() < 2e-3
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 48_000])
@@ -304,14 +304,14 @@ def test_damaged_packets_are_an_error_when_they_are_many(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "wav"])
 def test_a_truncated_file_is_detected(tmp_path: Path, suffix: str) -> None:
-    whole = tmp_path / f"whole.{suffix}"
+    full = tmp_path / f"full.{suffix}"
     if suffix == "wav":
-        write_audio(str(whole), tone(1.0, 16_000), 16_000)
+        write_audio(str(full), tone(1.0, 16_000), 16_000)
     else:
-        make_video(whole, moving_frames(50), codec="mpeg4" if suffix == "avi" else "libx264")
-    assert missing_bytes(str(whole)) == 0
+        make_video(full, moving_frames(50), codec="mpeg4" if suffix == "avi" else "libx264")
+    assert missing_bytes(str(full)) == 0
     part = tmp_path / f"part.{suffix}"
-    part.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    part.write_bytes(full.read_bytes()[: full.stat().st_size * 2 // 3])
     assert missing_bytes(str(part)) > 0
 
 

@@ -78,11 +78,11 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("sources")
     sound = tone(2, 44_100, 200.0)[:, None]
-    whole = make_video(folder / "whole.mp4", counting_frames(50), options={"g": "25", "keyint_min": "25"})
+    full = make_video(folder / "full.mp4", counting_frames(50), options={"g": "25", "keyint_min": "25"})
     return {
         "with sound": make_video(folder / "s.mp4", counting_frames(50), sound_AC=sound),
         "matroska": make_video(folder / "s.mkv", counting_frames(50), sound_AC=sound),
-        "edit list": cut_without_encoding(whole, folder / "cut.mp4", 0.6),
+        "edit list": cut_without_encoding(full, folder / "cut.mp4", 0.6),
         "rotated": make_video(folder / "r.mp4", counting_frames(50), rotation=90),
         "variable rate": make_video(folder / "v.mp4", counting_frames(30), times_s=[i * i / 500 for i in range(30)]),
     }
@@ -122,10 +122,10 @@ def test_mux_starts_at_the_start_of_the_clip(sources: dict[str, str], tmp_path: 
     source, out = make_video(tmp_path / "s.mp4", counting_frames(75), options={"g": "25"}), str(tmp_path / "out.mp4")
     mux_audio(source, tone(1.0, 16_000), 16_000, out, start_s, 1.0)
     request = FrameRequest("x", 25, 40, 30, "squash")
-    wanted, shown = (
+    target, shown = (
         decode_clip(uri, begin_s, 1.0, [request], None).frames["x"] for uri, begin_s in ((source, start_s), (out, 0.0))
     )
-    assert np.array_equal(wanted, shown)
+    assert np.array_equal(target, shown)
 
 
 # What cleaning accepts and MP4 players do not support: suffix, codec, pixel format, codec and rate of the sound.
@@ -162,9 +162,9 @@ def test_video_that_mp4_does_not_accept_is_encoded_again(
         for start_s, duration_s in ((0.0, 2.0), (0.62, 1.0)):
             audio_A = tone(duration_s, 16_000, 700.0)
             mux_audio(source, audio_A, 16_000, out, start_s, duration_s)
-            wanted = decode_clip(source, start_s, duration_s, [request], None).frames["x"]
+            target = decode_clip(source, start_s, duration_s, [request], None).frames["x"]
             shown = decode_clip(out, 0.0, duration_s, [request], 16_000)
-            difference_T = np.abs(wanted.astype(int) - shown.frames["x"]).mean(axis=(1, 2, 3))
+            difference_T = np.abs(target.astype(int) - shown.frames["x"]).mean(axis=(1, 2, 3))
             assert difference_T.max() < 4, "neighbours differ by 28 or more"
             assert shown.audio_A is not None
             assert np.abs(shown.audio_A - audio_A)[2000:-1000].max() < 0.02
@@ -182,10 +182,10 @@ def test_encoding_again_rotates_the_frames_upright(tmp_path: Path) -> None:
     source = make_video(tmp_path / "r.mov", frames, codec="prores_ks", pix_fmt="yuv422p10le", rotation=90)
     mux_audio(source, tone(0.4, 16_000), 16_000, str(tmp_path / "out.mp4"), 0.0, 0.4)
     request = FrameRequest("x", 10, 64, 32, "squash")
-    wanted, shown = (
+    target, shown = (
         decode_clip(str(tmp_path / name), 0.0, 0.4, [request], None).frames["x"] for name in ("r.mov", "out.mp4")
     )
-    assert np.abs(wanted.astype(int) - shown).mean() < 2
+    assert np.abs(target.astype(int) - shown).mean() < 2
 
 
 def test_mux_needs_a_video_stream(tmp_path: Path) -> None:
