@@ -62,7 +62,7 @@ def test_an_arm_compared_with_itself_shows_no_difference(reports: tuple[Report, 
     assert {row.verdict for row in comparison.rows if row.num_clips >= MIN_CLIPS} == {UNDECIDED}
     assert all(row.interval.low == row.interval.high == 0 for row in comparison.rows)
     assert overall_verdict(comparison).startswith(
-        "This is not a comparison of depth: both arms have the same form of it. No "
+        "This is not a comparison of depth: both arms use the same form of it. No "
     )
     assert all(
         "No difference shown" in verdict_of(row, comparison) for row in comparison.rows if row.num_clips >= MIN_CLIPS
