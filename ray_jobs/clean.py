@@ -64,7 +64,7 @@ def run(config: CleanConfig) -> None:
 
 
 def _tables(config: CleanConfig) -> tuple[LabelTable | None, LabelTable | None]:
-    """Labels and splits. Raises StorageError where the manifest would be written over them or over others' files."""
+    """Labels and splits. Raises StorageError where the manifest would overwrite them, or files that are not its own."""
     check_manifest_folder(config.out_uri, [uri for uri in (config.captions_uri, config.splits_uri) if uri])
     labels = read_labels(config.captions_uri) if config.captions_uri else None
     return labels, read_labels(config.splits_uri) if config.splits_uri else None

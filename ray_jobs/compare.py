@@ -1,4 +1,4 @@
-"""Compare the reports of two arms: a table, a verdict, and a page to read and to listen to."""
+"""Compare the reports of two arms: a table, a verdict, and a page with videos and sounds."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ from ray_jobs.common.tracking_server import require_tracking_server, tracking_ur
 
 
 def plan(config: CompareConfig) -> list[str]:
-    """Check both reports, the depth encoder, write access and MLflow; say what would be compared."""
+    """Check both reports, the depth encoder, write access and MLflow; describe what would be compared."""
     first, second = _reports(config)
     require_comparable(first, second)
     _depth_of(first)
@@ -38,10 +38,10 @@ def plan(config: CompareConfig) -> list[str]:
 
 
 def run(config: CompareConfig) -> None:
-    """Compare, write the tables and the page, and put them on the comparison's run in MLflow."""
+    """Compare, write the tables and the page, and attach them to the comparison's run in MLflow."""
     first, second = _reports(config)
     if config.mlflow:
-        tracking_uri_for(comparison_uri_of(first))  # refuses a place that would be lost
+        tracking_uri_for(comparison_uri_of(first))  # raises where the database would be lost
     comparison = compare(first, second, config.num_resamples, config.seed)
     folder = ComparisonFolder(config.out_uri, first, second)
     folder.claim()

@@ -1,7 +1,7 @@
-"""The whole chain, small, on this machine: videos to the comparison of baseline and depth.
+"""The full chain at a small size on this machine: from videos to the comparison of baseline and depth.
 
-Every step is the job of the same name with its tiny settings. Run again, finished steps are kept. Where videos, captions or
-settings have changed, what depends on them is made again, in folders of another name beside the older ones.
+Every step is the job of the same name with its tiny settings. A repeated demo keeps finished steps. Steps whose videos,
+captions or settings have changed run again and write to folders of another name; the older folders stay.
 """
 
 import os
@@ -34,8 +34,10 @@ Step = tuple[Job[Any], list[str]]
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of a demo, in order, each with the settings that differ from its tiny YAML; where they write, and how
-    the folders are called: `data` those of videos, manifest and features, `run` those of all later steps."""
+    """The steps of a demo, in order, each with the settings that differ from its tiny YAML.
+
+    `data` is the name of the folders of videos, manifest and features, `run` that of the folders of all later steps.
+    """
 
     config: DemoConfig
     data: str
@@ -82,19 +84,19 @@ class Chain:
         return [(job, load_config(job.config, config_path(job.name, "tiny"), given)) for job, given in self.steps()]
 
     def commands(self) -> list[str]:
-        """What a person would type for each step."""
+        """The command line of each step."""
         return [shlex.join([_dmma(), job.name, "--config", "tiny", *given]) for job, given in self.steps()]
 
 
 def captions_of(config: DemoConfig) -> str:
-    """The captions of one's own videos: as given, a table in the folder, or one beside it of its name; "" without any."""
+    """Captions of one's own videos: as given, a table in the folder, or one of its name beside it; "" without any."""
     folder = config.clips.rstrip("/")
     likely = (f"{folder}/captions.tsv", f"{folder}/captions.csv", f"{folder}.tsv", f"{folder}.csv")
     return config.captions or next((uri for uri in likely if paths.exists(uri)), "")
 
 
 def plain_name(config: DemoConfig) -> str:
-    """What the results are called: "demo", "demo-12-clips", or the folder of one's own videos."""
+    """Name of the results: "demo", "demo-12-clips", or that of the folder of one's own videos."""
     if config.clips:
         name = re.sub("[^A-Za-z0-9_-]+", "-", paths.absolute(config.clips).rstrip("/").rpartition("/")[2]).strip("-")
         return f"{name}-videos" if name in ("", "demo") else name
@@ -103,7 +105,7 @@ def plain_name(config: DemoConfig) -> str:
 
 
 def names_of(config: DemoConfig) -> tuple[Name, Name]:
-    """Names of the data's and of the run's folders, which depend on the files and on all settings. Writes nothing.
+    """Names of the data folders and of the run folders, which depend on the files and on all settings. Writes nothing.
 
     Raises DmmaError where the videos or the captions are absent.
     """
@@ -130,7 +132,7 @@ def names_of(config: DemoConfig) -> tuple[Name, Name]:
 
 
 def _files(config: DemoConfig) -> dict[str, str]:
-    """Fingerprints of which videos there are and which captions, from their names, sizes and times of change."""
+    """Fingerprints of the videos and of the captions, from their names, sizes and modification times."""
     if not config.clips:
         return {}
     captions = captions_of(config)
@@ -140,14 +142,14 @@ def _files(config: DemoConfig) -> dict[str, str]:
 
 
 def plan(config: DemoConfig) -> Sequence[str]:
-    """Check the settings of every step and the input of the first; the others' input is made on the way."""
+    """Check the settings of every step and the input of the first; the earlier steps write the input of the others."""
     return _checked(config, names_of(config))
 
 
 def run(config: DemoConfig) -> None:
-    """Run every step on one local Ray, record how long each took, and say where the result lies."""
+    """Run every step on one local Ray, record how long each took, and print where the result is."""
     names = names_of(config)
-    _checked(config, names)  # what is wrong with the input is noticed before Ray starts
+    _checked(config, names)  # reports wrong input before Ray starts
     chain = Chain(config, *(name.text for name in names))
     for note in _notes(names):
         print(note)
@@ -163,7 +165,7 @@ def run(config: DemoConfig) -> None:
             seconds[job.name] = seconds.get(job.name, 0.0) + time.monotonic() - started_s
     rounded = {key: round(value, 2) for key, value in seconds.items()}
     paths.write_json(chain.run_at("comparison", "seconds.json"), rounded)
-    print(f"\nThe whole chain took {sum(seconds.values()):.0f} s.")
+    print(f"\nAll steps took {sum(seconds.values()):.0f} s.")
     print(f"Report: {chain.run_at('comparison', 'report.html')}")
     print("\n".join(["What you can do next:", *(f"  {line}" for line in next_commands(chain))]))
     if older := others(config.work_uri, plain_name(config), names):
@@ -173,7 +175,7 @@ def run(config: DemoConfig) -> None:
 
 
 def _checked(config: DemoConfig, names: tuple[Name, Name]) -> list[str]:
-    """What would be done, after all checks that can be made before."""
+    """Check what can be checked before the first step. Returns what would be done."""
     chain = Chain(config, *(name.text for name in names))
     paths.check_writable(config.work_uri)
     (first, first_config), *_ = chain.loaded()
@@ -182,7 +184,7 @@ def _checked(config: DemoConfig, names: tuple[Name, Name]) -> list[str]:
 
 
 def next_commands(chain: Chain) -> list[str]:
-    """Commands that work after a demo, for its own results."""
+    """Commands to run after a demo, on its results."""
     clips = read_manifest(chain.data_at("manifest")).clips
     clip = next((clip for clip in clips if clip.split == "test"), clips[0])
     prompt = ["--prompt", clip.caption] if clip.caption else []

@@ -1,4 +1,4 @@
-"""Measure a folder of generated sounds, beside the true sounds as the ceiling."""
+"""Measure a folder of generated sounds, and the true sounds as the upper limit."""
 
 from dmma_core.evaluation.embed import TinyTaggerNetwork
 from dmma_core.evaluation.evaluate import GeneratedSet, evaluate, known_scenes, open_generated
@@ -14,7 +14,7 @@ from ray_jobs.common.tracking_server import require_tracking_server, tracking_ur
 
 
 def plan(config: EvaluateConfig) -> list[str]:
-    """Check the generated folder, the evaluator's weights and write access; say what would be measured."""
+    """Check the generated folder, the evaluator's weights and write access; describe what would be measured."""
     generated, network = open_generated(config.generated_uri), TinyTaggerNetwork()
     check_report_uri(config.report_uri)
     paths.check_writable(config.report_uri.rpartition("/")[0] or ".")
@@ -23,16 +23,16 @@ def plan(config: EvaluateConfig) -> list[str]:
     num_rendered = len(known_scenes(generated.clips))
     return [
         f"Would measure {len(generated.clips)} sounds of {generated.uri} ({num_rendered} of rendered clips, "
-        f"{len(generated.failures)} failed before) with the {network.name}, and write {config.report_uri}."
+        f"{len(generated.failures)} failed in generation) with the {network.name}, and write {config.report_uri}."
     ]
 
 
 def run(config: EvaluateConfig) -> None:
-    """Measure every clip, write the report, and put its numbers on the run in MLflow."""
+    """Measure every clip, write the report, and log its values to the run in MLflow."""
     generated = open_generated(config.generated_uri)
     check_report_uri(config.report_uri)
     if config.mlflow:
-        _tracking_uri(generated)  # refuses a place that would be lost
+        _tracking_uri(generated)  # raises where the database would be lost
     with Progress(f"evaluate {generated.record['arm']}", len(generated.clips)) as shown:
         for report in evaluate(generated, config.evaluator, TinyTaggerNetwork(), config.report_uri):
             if report is None:
@@ -45,7 +45,7 @@ def run(config: EvaluateConfig) -> None:
                         f"{spec.name:32} {number(value['generated']):>9}   ground truth {number(value['ground_truth'])}"
                     )
             for name, reason in report.record["unavailable"].items():
-                print(f"{name:32} not given: {reason}")
+                print(f"{name:32} not available: {reason}")
             print(f"Report: {report.uri}")
             log_evaluation(report, config.mlflow)
 

@@ -1,7 +1,7 @@
 """Manifest to features: videos are decoded on CPU tasks, encoded on an actor pool, and stored shard by shard.
 
-Interrupted at any moment, the same command goes on with the shards that are missing; every clip ends up in the feature
-set once, or in its rejected list with the reason.
+After an interruption the same command resumes with the missing shards. Every clip is in the feature set once, or in its
+rejected list with the reason.
 """
 
 import logging
@@ -44,7 +44,7 @@ _PROCESS_DIED = (
 
 @dataclass(frozen=True)
 class _Pool:
-    """How many encoder actors, and what each of them takes."""
+    """Number of encoder actors, and the resources of each."""
 
     size: int
     num_gpus: float
@@ -55,7 +55,7 @@ class _Pool:
 
 
 def plan(config: ExtractConfig) -> Sequence[str]:
-    """Check manifest, target folder and weights; say what would be extracted."""
+    """Check manifest, target folder and weights; describe what would be extracted."""
     manifest, duration_s = _inputs(config)
     paths.check_writable(config.out_uri)
     require_free(config.out_uri)
@@ -76,7 +76,7 @@ def run(config: ExtractConfig) -> None:
 
 
 def extract(config: ExtractConfig, load: LoadBundle) -> None:
-    """Bring the feature set at `config.out_uri` to completion, with the encoders that `load` gives in each worker.
+    """Complete the feature set at `config.out_uri`, with the encoders that `load` returns in each worker.
 
     Only the driver writes there, as long as it holds the lease on the folder.
     """
@@ -118,7 +118,7 @@ def _extract_shards(
     num_clips = sum(len(shard.clips) for shard in left)
     if len(left) < len(shards):
         _log.info(
-            "%d of %d shards are there already; %d clips are left.", len(shards) - len(left), len(shards), num_clips
+            "%d of %d shards are complete already; %d clips are left.", len(shards) - len(left), len(shards), num_clips
         )
     work = [
         (shard.index, shard.clips[start : start + config.clips_per_batch])
@@ -133,11 +133,11 @@ def _extract_shards(
         try:
             write_encoded(_encoded(work, config, bundle, pool, load), collector, progress)
         except _PROCESS_DIED as error:
-            _log.warning("A worker process died (%s). What it left is taken up clip by clip.", type(error).__name__)
+            _log.warning("A worker process died (%s). Missing clips are retried one by one.", type(error).__name__)
         if missing := [(shard, (clip,)) for shard, clip in collector.missing_clips()]:
             write_encoded(_encoded(missing, config, bundle, pool, load, tolerate_deaths=True), collector, progress)
         for shard, clip in collector.missing_clips():
-            detail = "The worker process died whenever it took this clip, also alone."
+            detail = "The worker process died each time it processed this clip, also when it processed no other."
             collector.add(shard, Rejected(clip.clip_id, clip.source_uri, "worker_died", detail))
 
 
@@ -149,9 +149,10 @@ def _encoded(
     load: LoadBundle,
     tolerate_deaths: bool = False,
 ) -> Generator[pa.Table]:
-    """Encoded clips of all batches of `work`, in the order in which they are ready.
+    """Encoded clips of all batches of `work`, in the order of completion.
 
-    A batch whose worker dies twice ends the iteration, or is left out with `tolerate_deaths`. Closing it ends the work.
+    A batch whose worker dies twice ends the iteration, or is left out with `tolerate_deaths`. Closing the generator
+    ends the work.
     """
     if not work:
         return
@@ -167,22 +168,24 @@ def _encoded(
     actors = {
         "batch_size": None,
         "batch_format": "pyarrow",
-        # Alone in flight, a deadly clip takes no other down with its actor.
+        # With one task in flight, a clip that kills its actor affects no other clip.
         "compute": ray.data.ActorPoolStrategy(
             size=pool.size, max_tasks_in_flight_per_actor=1 if tolerate_deaths else None
         ),
         "max_restarts": -1,
-        "max_task_retries": 1,  # Ray Data's default, for ever, would hang on a file that kills its decoder
+        "max_task_retries": 1,  # Ray Data's default, no limit, would hang on a file that kills its decoder
         **pool.resources,
     }
     with ray.data.DataContext.current(context), warnings.catch_warnings():  # of this dataset alone
-        warnings.simplefilter("ignore", RayDeprecationWarning)  # this Ray has no other place for max_task_retries
+        warnings.simplefilter(
+            "ignore", RayDeprecationWarning
+        )  # this version of Ray has no other setting for max_task_retries
         batches = ray.data.from_items(rows, override_num_blocks=len(rows))
         if pool.num_gpus:
             decoded = batches.map_batches(decode.__call__, batch_size=None, batch_format="pyarrow", num_cpus=1)
             encoded = decoded.map_batches(EncodeStage, fn_constructor_args=(load,), **actors)
         else:
-            # One actor a core does both: decoding tasks beside them would find no core free and wait for ever.
+            # One actor a core does both: separate decoding tasks would never get a core.
             encoded = batches.map_batches(DecodeAndEncodeStage, fn_constructor_args=(decode, load), **actors)
     yield from encoded.iter_batches(batch_size=None, batch_format="pyarrow")
 

@@ -24,17 +24,17 @@ Rows = Iterable[tuple[Clip, Mapping[str, Array]]]
 
 
 def plan(config: GenerateConfig) -> list[str]:
-    """Check checkpoint, features or video, and write access; say what would be made."""
+    """Check checkpoint, features or video, and write access; describe what would be generated."""
     maker = _maker(config)
     clips, _, source = _inputs(config, maker)
     folder = _folder(config, maker, source)
     folder.check(clips)
     paths.check_writable(folder.uri)
-    return [f"Sounds to make with {maker.checkpoint.uri} in {folder.uri}: {len(clips)}."]
+    return [f"Sounds to generate with {maker.checkpoint.uri} in {folder.uri}: {len(clips)}."]
 
 
 def run(config: GenerateConfig) -> None:
-    """Make every sound that is not there yet, then write the marker."""
+    """Generate every missing sound, then write the marker."""
     maker = _maker(config)
     clips, rows, source = _inputs(config, maker)
     folder = _folder(config, maker, source)
@@ -48,15 +48,15 @@ def run(config: GenerateConfig) -> None:
     training = _training(config, maker)
     folder.complete([clip.clip_id for clip in clips], failures, training)
     if training["overfitting"]:
-        _log.warning("%s Used is the checkpoint of step %d.", training["overfitting"], maker.checkpoint.step)
+        _log.warning("%s The checkpoint of step %d was used.", training["overfitting"], maker.checkpoint.step)
     print(f"{folder.uri}: sound for {len(clips) - len(failures)} of {len(clips)} clips.")
     if failures:
-        print(f"The others, with their reasons: {folder.failures_uri}.")
+        print(f"The failed clips, with their reasons: {folder.failures_uri}.")
     if len(failures) == len(clips):
         raise MediaError(
-            f"Not one of the {len(clips)} sounds could be made; the first: {failures[0].detail}",
+            f"None of the {len(clips)} sounds could be written; the first error: {failures[0].detail}",
             reason=failures[0].reason,
-            remedy="Mend the cause, then run the same command again.",
+            remedy="Remove the cause, then run the same command again.",
         )
 
 
@@ -100,7 +100,7 @@ def _inputs(config: GenerateConfig, maker: SoundGenerator) -> tuple[list[Clip], 
 
 
 def _folder(config: GenerateConfig, maker: SoundGenerator, source: Mapping[str, Any]) -> GenerationFolder:
-    """At `out_uri`, or at the default place; a video's below that, one for each prompt, start and seed."""
+    """The folder at `out_uri`, or the default one. By default each video, prompt, start and seed has its own."""
     made_with = generation_plan(maker, config.sampling, config.weights, **source)
     uri = config.out_uri or _default_uri(RunFolder(paths.absolute(config.run_uri)), maker.checkpoint.step)
     if config.video and not config.out_uri:

@@ -28,7 +28,7 @@ def plan(config: PretrainTinyConfig) -> Sequence[str]:
     return [
         f"Render frames, depth and sound of {sizes.num_clips} clips for training and {sizes.num_unseen_clips} others.",
         f"Train depth ({sizes.num_depth_steps} steps), CLIP ({sizes.num_clip_steps}), tagger ({sizes.num_tagger_steps}).",
-        f"Write the weights and what they reach to {' and '.join(_folders(config))}.",
+        f"Write the weights and their metrics to {' and '.join(_folders(config))}.",
     ]
 
 
@@ -52,8 +52,9 @@ def run(config: PretrainTinyConfig) -> None:
     save_tagger(tagger, {"training": asdict(sizes), "unseen_accuracy": accuracy, "name": "tiny tagger"}, tagger_folder)
     for role, values in figures.items():
         for name, value in values.items():
-            bar = THRESHOLDS.get((role, name))
-            verdict = "" if bar is None else f"  (bar {bar}: {'reached' if value >= bar else 'MISSED'})"
+            threshold = THRESHOLDS.get((role, name))
+            reached = "" if threshold is None else "reached" if value >= threshold else "MISSED"
+            verdict = f"  (threshold {threshold}: {reached})" if reached else ""
             print(f"{role} {name}: {value:.3f}{verdict}")
     print(f"tagger accuracy: {accuracy:.3f}\nWeights in {encoders_folder} and {tagger_folder} after {seconds} s.")
 

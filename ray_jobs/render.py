@@ -1,4 +1,4 @@
-"""render: clips of a small physical world, with captions and the truth about distance, depth, and onsets."""
+"""render: clips of a small physical world, with captions and the ground truth of distance, depth and onsets."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ def plan(config: RenderConfig) -> Sequence[str]:
     check_settings(config.scenes, config.out_uri)
     paths.check_writable(config.out_uri)
     scenes = config.scenes
-    done = "They are there already." if is_rendered(config.out_uri) else "What is finished there already is kept."
+    done = "They are complete already." if is_rendered(config.out_uri) else "Finished clips there are kept."
     return [
         f"Render {scenes.num_clips} clips of {scenes.duration_s:g} s at {scenes.width}x{scenes.height}, {scenes.fps:g} fps.",
         f"Write them to {config.out_uri} with captions.tsv and truth.parquet. {done}",
@@ -39,7 +39,7 @@ def run(config: RenderConfig) -> None:
 
 JOB = Job(
     name="render",
-    summary="Render clips of a small physical world, with captions and the truth about distance, depth, and onsets.",
+    summary="Render clips of a small physical world, with captions and the ground truth of distance, depth and onsets.",
     config=RenderConfig,
     plan=plan,
     run=run,

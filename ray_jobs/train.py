@@ -1,6 +1,6 @@
-"""Train the arms of a comparison side by side: same rows, same order, same noise, same first weights.
+"""Train the arms of a comparison side by side: same rows, same order, same noise, same initial weights.
 
-dmma train --config tiny                      both arms, going on where an earlier call stopped
+dmma train --config tiny                      both arms, resuming where an earlier call stopped
 dmma train --config tiny 'only=[baseline]'    one of them
 """
 
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def plan(config: TrainConfig) -> Sequence[str]:
-    """Check features, architectures, earlier checkpoints and write access; say what would be trained."""
+    """Check features, architectures, earlier checkpoints and write access; describe what would be trained."""
     store = FeatureStore(config.features_uri)
     check_features(store, config.recipe.loop.batch_size, config.num_workers)
     _check_place(config)
@@ -65,7 +65,7 @@ def plan(config: TrainConfig) -> Sequence[str]:
         checkpoints, snapshots = map(size_text, arm.bytes_to_keep())
         lines += [
             f"Arm {arm.arm}: {config.preset}, depth {arm.model.depth}, {count:,} trainable parameters, {start}.",
-            f"A whole run of it fills up to {checkpoints} with checkpoints and {snapshots} with snapshots of averages.",
+            f"A full run of it stores up to {checkpoints} of checkpoints and {snapshots} of snapshots of averages.",
         ]
     return lines
 
@@ -73,8 +73,8 @@ def plan(config: TrainConfig) -> Sequence[str]:
 def run(config: TrainConfig) -> None:
     """Train all arms to the end. Raises TrainingError naming the arms that failed, KeyboardInterrupt if stopped.
 
-    An arm's run folder is held meanwhile, so that another job may train other arms of the comparison at the same time.
-    Raises LeaseHeldError where another job trains one of these.
+    The lease on each arm's run folder is held meanwhile; another job may train other arms of the comparison at the same
+    time. Raises LeaseHeldError where another job trains one of these arms.
     """
     config = replace(
         config, features_uri=paths.absolute(config.features_uri), comparison_uri=paths.absolute(config.comparison_uri)
@@ -103,7 +103,9 @@ def _train(config: TrainConfig, store: FeatureStore, leases: Mapping[str, LeaseT
             _log.info("%s has been trained up to step %d.", arm.arm, checkpoint.step)
             if _is_finished(arm, store) and checkpoint.record["ema"]["sigma_rel"] != arm.recipe.ema.sigma_rel:
                 wanted = f"dmma weights average {arm.run_uri} --sigma-rel {arm.recipe.ema.sigma_rel:g}"
-                _log.info("It holds the average of another recipe.ema.sigma_rel; `%s` makes the one given now.", wanted)
+                _log.info(
+                    "It holds the average of another recipe.ema.sigma_rel; `%s` computes the one given now.", wanted
+                )
     plans = [arm for arm in plans if not _is_finished(arm, store)]
     if not plans:
         _log.info("Nothing is left to do.")
@@ -124,7 +126,7 @@ def _train(config: TrainConfig, store: FeatureStore, leases: Mapping[str, LeaseT
     for arm in plans:
         if (checkpoint := newest_checkpoint(RunFolder(arm.run_uri))) and checkpoint.overfitting:
             _log.warning(
-                "%s: %s `dmma generate` takes the best checkpoint that is there.", arm.arm, checkpoint.overfitting
+                "%s: %s `dmma generate` takes the best of the stored checkpoints.", arm.arm, checkpoint.overfitting
             )
     if failed:
         sentences = " ".join(f"Arm {arm} failed: {sentence}" for arm, sentence in failed.items())
@@ -148,8 +150,8 @@ def arm_plans(
 ) -> list[ArmPlan]:
     """The plans of the chosen arms, in name order. They differ in their network alone.
 
-    Raises DmmaError where an arm cannot start from the weights of `init_uri`. One that has a checkpoint of its own does
-    not start any more, so that the run of `init_uri` may then train on or be deleted.
+    Raises DmmaError where an arm cannot start from the weights of `init_uri`. An arm with a checkpoint of its own
+    resumes from that, so the run of `init_uri` may by then have been trained further or deleted.
     """
     plans = [
         ArmPlan(
@@ -188,7 +190,7 @@ def _check_place(config: TrainConfig) -> None:
 
 
 def _parameters(config: TrainConfig, arm: ArmPlan) -> dict[str, object]:
-    """What MLflow shows of an arm: its settings, without those of the other arm."""
+    """Parameters of an arm in MLflow: its settings, without those of the other arms."""
     settings = {key: value for key, value in config_to_dict(config).items() if key not in ("arms", "only")}
     return {**settings, "arm": arm.arm, "model": config_to_dict(arm.model)}
 
@@ -209,7 +211,7 @@ def _status(arm: ArmPlan, store: FeatureStore, failed: dict[str, str]) -> str:
 
 JOB = Job(
     name="train",
-    summary="Train baseline and depth side by side on one Ray cluster. Run again, it goes on where it stopped.",
+    summary="Train baseline and depth side by side on one Ray cluster. Run again, it resumes where it stopped.",
     config=TrainConfig,
     plan=plan,
     run=run,

@@ -57,12 +57,12 @@ def clips_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def generated_pair(tmp_path_factory: pytest.TempPathFactory) -> GeneratedPair:
-    """Made sounds of two arms over rendered clips, as `dmma generate` leaves them. Read-only: tests write elsewhere."""
+    """Synthetic sounds of two arms for rendered clips, as `dmma generate` writes them. Read-only: tests write elsewhere."""
     return write_generated_pair(tmp_path_factory.mktemp("generated-pair"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say at the end, in one line, that nothing was compared with the reference where its data are absent."""
+    """Print at the end, in one line, how many golden tests were skipped because the reference data are absent."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if NO_DATA in str(report.longrepr)]
     if skipped:
         terminalreporter.write_line(

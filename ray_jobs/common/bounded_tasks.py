@@ -22,8 +22,8 @@ def bounded_tasks(
 ) -> Iterator[Result]:
     """Results of `function(*arguments)` for all `calls`, in the order of completion or, `in_order`, of the calls.
 
-    What `function` raises is raised here. A call whose worker process dies whenever it is tried gives what `when_killed`
-    makes of it; without `when_killed` it raises RayError.
+    What `function` raises is raised here. A call whose worker process dies in every try gives the result of
+    `when_killed`; without `when_killed` it raises RayError.
     """
     task = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)(function)
     window = _IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -1,4 +1,4 @@
-"""`dmma <job> …`: finds the job's module and hands over. Modules are imported only when their job is asked for."""
+"""`dmma <job> …`: finds the job's module and runs it. A module is imported only when its job is called."""
 
 import importlib
 import importlib.util
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 # In the order of the chain; each is a module of ray_jobs, or of ray_jobs.tools, with '_' for '-'.
 JOBS = {
-    "render": "make rendered clips whose sound, distance and depth are known",
-    "clean": "check a folder of videos: manifest of the good, reasons for the rejected",
+    "render": "render clips with known sound, distance and depth",
+    "clean": "check a folder of videos: a manifest of the good ones, a reason for each of the others",
     "extract": "CLIP, depth, Synchformer and audio features of every clip, into Parquet",
     "train": "train the baseline and the depth arm side by side",
-    "generate": "make the sound of a held-out split, or of your own video",
-    "evaluate": "measure generated sound against the true one",
+    "generate": "generate sound for a held-out split, or for your own video",
+    "evaluate": "measure generated sound beside the true one",
     "compare": "baseline against depth: table, intervals, verdict, report.html",
-    "demo": "all of the above, small, on this machine",
+    "demo": "all of the above at a small size, on this machine",
     "ui": "open the MLflow UI on the results",
     "sync-metrics": "upload metrics of runs that were trained while MLflow was not reachable",
     "pretrain-tiny": "train the tiny encoders that come with DMMA, on rendered clips",

@@ -1,9 +1,9 @@
-"""What `dmma evaluate` and `dmma compare` measured: beside the runs as evaluations.jsonl, and from there in MLflow.
+"""Results of `dmma evaluate` and `dmma compare`, logged to evaluations.jsonl beside the runs and from there to MLflow.
 
     eval/<split>/<metric>, eval_ground_truth/<split>/<metric>     of an arm, at the samples its checkpoint had seen
     compare/<split>/<metric>/difference, …/low, …/high            of the comparison (the parent run); verdicts are tags
 
-The reports have all of it and more: what cannot be written here or uploaded costs a warning, never a report.
+The reports hold all of it and more, so a failure to write or to upload is only a warning.
 """
 
 import logging
@@ -30,7 +30,7 @@ def comparison_uri_of(report: Report) -> str:
 
 
 def log_evaluation(report: Report, mlflow: bool) -> bool:
-    """Record a report's aggregates with its run, and upload them if `mlflow`. False, with a warning, where that failed."""
+    """Log a report's aggregates with its run, and upload them if `mlflow`. False, with a warning, where that failed."""
     values = {
         f"{prefix}/{report.record['split']}/{metric}": sides[side]
         for metric, sides in report.record["aggregates"].items()
@@ -43,13 +43,13 @@ def log_evaluation(report: Report, mlflow: bool) -> bool:
         if mlflow:
             sync_metrics(comparison)
     except DmmaError as error:
-        _log.warning("The numbers of %s stay there alone: %s", report.uri, error)
+        _log.warning("The values of %s are only there: %s", report.uri, error)
         return False
     return True
 
 
 def log_comparison(compared: Comparison, name: str, folder: str, mlflow: bool) -> bool:
-    """Record differences and intervals with the comparison of the first report's run; if `mlflow`, upload them with the
+    """Log differences and intervals with the comparison of the first report's run; if `mlflow`, upload them with the
     verdicts, the table and all files of `folder`. False, with a warning, where that failed."""
     split = compared.first.record["split"]
     values: dict[str, float] = {}
@@ -66,7 +66,7 @@ def log_comparison(compared: Comparison, name: str, folder: str, mlflow: bool) -
             sync_metrics(comparison)
             describe_comparison(comparison, tags, folder, "comparison")
     except DmmaError as error:
-        _log.warning("The numbers of %s stay there alone: %s", folder, error)
+        _log.warning("The values of %s are only there: %s", folder, error)
         return False
     return True
 

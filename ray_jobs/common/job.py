@@ -1,4 +1,4 @@
-"""What every job has in common: arguments, configuration, dry run, errors as sentences, exit codes.
+"""What every job has in common: arguments, configuration, dry run, error messages, exit codes.
 
 dmma <job> [--config FILE] [--dry-run] [--verbose] [key=value …]        and the same as   python -m ray_jobs.<job>
 """
@@ -35,10 +35,10 @@ _MAX_HELP_WIDTH = 110
 class Job(Generic[Config]):
     """One job of the chain.
 
-    `plan` validates everything the job needs (paths, schemas, weights, device, write access) and returns sentences that
-    say what would be done; it raises DmmaError otherwise and changes nothing. `run` does the work. `flags` maps extra
-    options to settings ("--run": "run_uri"), `positional` names the setting a bare argument stands for. `example` is one
-    command a line.
+    `plan` validates everything the job needs (paths, schemas, weights, device, write access) and changes nothing. It
+    returns sentences that describe what would be done, or raises DmmaError. `run` does the work. `flags` maps extra
+    options to settings ("--run": "run_uri"), `positional` names the setting a bare argument stands for. `example` has
+    one command a line.
     """
 
     name: str
@@ -60,18 +60,16 @@ class Job(Generic[Config]):
                 if arguments.dry_run:
                     print(config_to_yaml(config))
                     print("\n".join(self.plan(config)))
-                    print("Dry run: everything needed is there; nothing was changed.")
+                    print("Dry run: all checks passed; nothing was changed.")
                 else:
                     self.run(config)
         except DmmaError as error:
             print(f"dmma {self.name}: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
-            print(
-                f"dmma {self.name}: stopped. What was complete is kept; run the same command to go on.", file=sys.stderr
-            )
+            print(f"dmma {self.name}: stopped. Finished work is kept; run the same command to resume.", file=sys.stderr)
             return _INTERRUPTED
-        except BrokenPipeError:  # the reader of the output left, as `| head` does, perhaps in the middle of the work
+        except BrokenPipeError:  # the reader of the output ended, as `| head` does, perhaps before the job was done
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _BROKEN_PIPE
         return 0
@@ -147,10 +145,10 @@ def _shipped(job: str) -> list[str]:
 
 
 def _meanings(config: type, key: str = "") -> str:
-    """What the docstrings of a configuration and of its parts say of the settings, wrapped for the terminal."""
+    """The docstrings of a configuration and of its parts, which explain the settings, wrapped for the terminal."""
     width = min(_MAX_HELP_WIDTH, shutil.get_terminal_size().columns)
-    said = f"{key}: {config.__doc__}" if key else config.__doc__ or ""
-    text = " ".join(said.partition("Raises ")[0].split())
+    docstring = f"{key}: {config.__doc__}" if key else config.__doc__ or ""
+    text = " ".join(docstring.partition("Raises ")[0].split())
     texts = [textwrap.fill(text, width, initial_indent="  ", subsequent_indent="    ")]
     for each in fields(config):
         name = f"{each.name}.<name>" if get_origin(each.type) is dict else each.name
@@ -162,7 +160,7 @@ def _meanings(config: type, key: str = "") -> str:
 def refuse_lost_places(config: Any) -> None:
     """Raise ConfigError for a relative path in a job that `ray job submit` started.
 
-    Its working directory is a temporary copy of the project on the cluster: input would be missing, output be lost.
+    Its working directory is a temporary copy of the project on the cluster: input would be missing, output lost.
     """
     if not in_submitted_copy():
         return
@@ -184,7 +182,7 @@ def in_submitted_copy() -> bool:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, from `kill`, `ray job stop` or a preempted machine, end the job as Ctrl-C does: in good order."""
+    """Let SIGTERM, from `kill`, `ray job stop` or a preempted machine, end the job in an orderly way, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

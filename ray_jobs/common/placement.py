@@ -1,7 +1,7 @@
-"""Where the workers of all arms run: which arms side by side, which one after the other, and what each worker takes.
+"""Placement of the workers of all arms: which arms run side by side, which in turn, and the resources of each worker.
 
 With GPUs every worker has one of its own, because NCCL refuses two workers of a group on one GPU; as many arms run at
-the same time as the GPUs are enough for. Without GPUs all arms run side by side and share the CPUs.
+the same time as there are GPUs for. Without GPUs all arms run side by side and share the CPUs.
 """
 
 import os
@@ -22,15 +22,15 @@ class Node:
     num_cpus: float
     num_gpus: int = 0
 
-    def room(self, cpus_per_worker: float, gpus_per_worker: int) -> int:
-        """How many workers fit, each of which takes that much."""
+    def capacity(self, cpus_per_worker: float, gpus_per_worker: int) -> int:
+        """How many workers with these resources fit."""
         by_cpus = int(self.num_cpus / cpus_per_worker + 1e-6)
         return min(by_cpus, self.num_gpus // gpus_per_worker) if gpus_per_worker else by_cpus
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Groups of arms that run one after the other, the arms of a group side by side, and each worker's share."""
+    """Groups of arms that run one after the other, the arms of a group side by side, and each worker's resources."""
 
     groups: tuple[tuple[str, ...], ...]
     workers_per_arm: int
@@ -58,7 +58,7 @@ def place(arms: Sequence[str], num_workers: int, nodes: Sequence[Node], device: 
     at_once = usable // num_workers
     if at_once == 0:
         raise ConfigError(
-            f"Each arm wants {num_workers} GPU workers, the cluster has {usable} GPUs.",
+            f"Each arm needs {num_workers} GPU workers, the cluster has {usable} GPUs.",
             remedy="Lower num_workers, add GPUs, or set device=cpu.",
         )
     groups = [tuple(arms[start : start + at_once]) for start in range(0, len(arms), at_once)]
@@ -72,9 +72,9 @@ def _placement(
     total = num_workers * max(map(len, groups))
     shares = {min(1.0, int(100 * node.num_cpus / count) / 100) for node in nodes for count in range(1, total + 1)}
     for share in sorted(shares - {0.0}, reverse=True):
-        rooms = [node.room(share, gpus_per_worker) for node in nodes]
-        if sum(rooms) >= total:
-            return Placement(tuple(groups), num_workers, share, gpus_per_worker, min(total, max(rooms)))
+        capacities = [node.capacity(share, gpus_per_worker) for node in nodes]
+        if sum(capacities) >= total:
+            return Placement(tuple(groups), num_workers, share, gpus_per_worker, min(total, max(capacities)))
     raise ConfigError(
         f"The cluster's {sum(node.num_cpus for node in nodes):g} CPUs are too few for {total} workers.",
         remedy="Lower num_workers, or train one arm at a time (only=…).",
@@ -88,7 +88,7 @@ def cluster_nodes() -> list[Node]:
 
 
 def expected_nodes(min_cpus: int) -> list[Node]:
-    """The nodes that a job connected by `connect(min_cpus)` will find. Starts no local Ray.
+    """The nodes that a job will have after `connect(min_cpus)`. Starts no local Ray.
 
     Raises ConfigError when the cluster of RAY_ADDRESS cannot be reached.
     """

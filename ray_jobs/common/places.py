@@ -1,4 +1,4 @@
-"""Where the code and the configurations that come with it are: in a checkout, in Ray's copy of one, or installed."""
+"""Folders of the code and of the shipped configurations: in a checkout, in Ray's copy of one, or installed."""
 
 from pathlib import Path
 

@@ -1,12 +1,12 @@
-"""MLflow beside the run folders: the folders are the truth, the tracking server gets a copy, live or afterwards.
+"""MLflow beside the run folders: the folders are the record, the tracking server gets a copy, live or afterwards.
 
     runs/<name>/comparison.json     arms with their parameters, tags; written by the driver before training
                 mlflow.json         tracking server, experiment and run ids, once they exist there
                 <arm>/metrics.jsonl what is uploaded; MLflow's step is the number of samples seen
                 <arm>/evaluations.jsonl  the same from `dmma evaluate`; <name>/evaluations.jsonl from `dmma compare`
 
-One experiment is one comparison; a parent run holds the arms as children. The driver alone talks to the server, from a
-thread of its own: a slow or dead server costs a warning, never training time. `dmma sync-metrics` is the same upload.
+One experiment is one comparison; a parent run has the arms as children. Only the driver sends requests to the server,
+from a separate thread: a slow or dead server costs a warning, never training time. `dmma sync-metrics` uploads the same.
 """
 
 import json
@@ -43,7 +43,7 @@ Known = dict[tuple[str, int], float]
 
 _log = logging.getLogger(__name__)
 _MORE_COLOURS = ("#7a4fa3", "#4d8a2f", "#c2406f", "#8a7a1f", "#2f9c8f", "#5a5f66")
-_MEASURED = ("eval", "compare")  # what such metrics are named with at their beginning
+_MEASURED = ("eval", "compare")  # prefixes of the metrics of evaluate and compare
 _UPLOAD_EVERY_S = 10.0
 _METRICS_PER_REQUEST = 900  # the server takes 1,000
 _PARAMS_PER_REQUEST = 100
@@ -53,7 +53,7 @@ _MAX_TAG_LENGTH = 8_000
 
 @dataclass(frozen=True)
 class TrackedComparison:
-    """What MLflow is told about a comparison: its arms with their parameters (dotted names) and its tags."""
+    """What MLflow records of a comparison: its arms with their parameters (dotted names) and its tags."""
 
     uri: str
     key: str
@@ -64,10 +64,10 @@ class TrackedComparison:
     def describe(
         cls, uri: str, parameters: Mapping[str, Mapping[str, Any]], store: FeatureStore
     ) -> "TrackedComparison":
-        """Write comparison.json. The key is kept when the run goes on, arms that don't take part this time as well.
+        """Write comparison.json. A comparison that resumes keeps its key, and the arms that are not trained this time.
 
-        Two jobs that train one arm each may do this at the same time. What is returned has the arms given here alone, so
-        that each job uploads its own.
+        Two jobs that train one arm each may do this at the same time. The result has only the arms given here, so that
+        each job uploads its own.
         """
         tags = {
             "git_commit": git_commit(),
@@ -100,9 +100,9 @@ class TrackedComparison:
 
 
 def sync_metrics(comparison: TrackedComparison, known: dict[str, Known] | None = None) -> int:
-    """Upload every value that the server lacks; returns how many that were. Repeating it adds nothing.
+    """Upload every value that the server lacks; returns their number. Repeating it adds nothing.
 
-    `known` remembers between calls what the server has, per run id. Raises TrackingError.
+    `known` keeps between calls what the server has, per run id. Raises TrackingError.
     """
     known = {} if known is None else known
     with tracking_client(comparison.uri) as client:
@@ -111,12 +111,12 @@ def sync_metrics(comparison: TrackedComparison, known: dict[str, Known] | None =
             if points := read_points(comparison.uri if role == PARENT else paths.join(comparison.uri, role)):
                 known_of_run = known.pop(run_id, None) or _known_on_server(client, run_id)
                 uploaded += _upload(client, run_id, points, known_of_run)
-                known[run_id] = known_of_run  # not where the upload broke off: then the server is asked what arrived
+                known[run_id] = known_of_run  # not after a failed upload: the server is then asked what arrived
         return uploaded
 
 
 def read_points(run_uri: str) -> list[MetricsPoint]:
-    """All that is uploaded of a run: what its training logged, then what its sounds measured."""
+    """All points of a run that are uploaded: those of its training, then those of its evaluations."""
     run = RunFolder(run_uri)
     return [*read_metrics(run.metrics), *read_metrics(run.evaluations)]
 
@@ -143,7 +143,7 @@ def describe_comparison(
 
 
 class Uploader:
-    """Uploads a comparison's metrics in the background while it trains. A context manager; leaving waits a little."""
+    """Uploads a comparison's metrics in the background while it trains. Its exit waits at most `patience_s`."""
 
     def __init__(self, comparison: TrackedComparison, enabled: bool = True, patience_s: float = 30.0) -> None:
         self._comparison, self._patience_s = comparison, patience_s
@@ -169,7 +169,7 @@ class Uploader:
             )
 
     def finish(self, statuses: Mapping[str, str]) -> None:
-        """Tell how the arms ended; the last upload closes their runs."""
+        """Set the final status of the arms; the last upload closes their runs with it."""
         self._statuses = statuses
 
     def _work(self) -> None:
@@ -184,14 +184,14 @@ class Uploader:
                 self._failed, self._complete = False, ended
             except DmmaError as error:
                 if not self._failed:
-                    _log.warning("%s Training goes on; metrics.jsonl has everything.", error)
+                    _log.warning("%s Training continues; metrics.jsonl has everything.", error)
                 self._failed = True
 
 
 def _ensure_runs(client: "MlflowClient", comparison: TrackedComparison) -> dict[str, str]:
-    """Ids of the arms' runs on the server, and of the run of the whole comparison as PARENT.
+    """Ids of the arms' runs on the server, and of the comparison's own run as PARENT.
 
-    The server is asked every time: runs that it lacks are made, those in state "deleted" are restored. mlflow.json gets
+    The server is asked every time: missing runs are created, those in state "deleted" are restored. mlflow.json gets
     the ids.
     """
     experiment_id = _ensure_experiment(client, comparison)
@@ -233,7 +233,7 @@ def _ensure_experiment(client: "MlflowClient", comparison: TrackedComparison) ->
 
 
 def _find_runs(client: "MlflowClient", experiment_id: str, comparison: TrackedComparison) -> dict[str, "Run"]:
-    """The comparison's runs by arm, which are known by their tags. Of two for one arm it is the oldest not deleted."""
+    """The comparison's runs by arm, found by their tags. Of several for one arm, the oldest that is not deleted."""
     from mlflow.entities import ViewType
 
     runs = client.search_runs([experiment_id], f"tags.`dmma.key` = '{comparison.key}'", run_view_type=ViewType.ALL)
@@ -242,7 +242,7 @@ def _find_runs(client: "MlflowClient", experiment_id: str, comparison: TrackedCo
 
 
 def _remember(comparison: TrackedComparison, experiment_id: str, ids: Mapping[str, str]) -> None:
-    """Write mlflow.json where it differs, keeping arms that another job trains; log that runs which it names were gone."""
+    """Write mlflow.json where it differs, keeping arms that another job trains. Log which of its runs were gone."""
     ids_uri = paths.join(comparison.uri, IDS)
     place = {"tracking_uri": without_password(tracking_uri_for(comparison.uri)), "key": comparison.key}
     before = paths.read_json(ids_uri) if paths.exists(ids_uri) else {}
@@ -260,7 +260,7 @@ def _remember(comparison: TrackedComparison, experiment_id: str, ids: Mapping[st
         known = {PARENT: before["parent"], **before["arms"]}
         if gone := [role for role, run_id in known.items() if ids.get(role, run_id) != run_id]:
             _log.info(
-                "MLflow no longer had the runs of %s that %s names; new ones get everything again.",
+                "MLflow no longer had the runs of %s that %s names; everything is uploaded to new ones.",
                 ", ".join(gone),
                 ids_uri,
             )
@@ -298,7 +298,7 @@ def _known_on_server(client: "MlflowClient", run_id: str) -> Known:
 
 
 def _upload(client: "MlflowClient", run_id: str, points: list[MetricsPoint], known: Known) -> int:
-    """A training's value is sent once; a measurement again where it was repeated with another result."""
+    """A value of training is uploaded once; that of an evaluation again where a repetition gave another result."""
     from mlflow.entities import Metric
 
     newest: dict[tuple[str, int], Metric] = {}
@@ -332,7 +332,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 @contextmanager
 def _local_copy(folder: str) -> Iterator[str]:
-    """`folder` itself if it is local, else a temporary copy of its files. Raises StorageError for names that lead out of it."""
+    """`folder` itself if it is local, else a temporary copy. Raises StorageError for file names that lead out of it."""
     if not paths.is_remote(folder):
         yield paths.absolute(folder)
         return

@@ -1,4 +1,4 @@
-"""Connect a job to Ray: the cluster it was submitted to, or a small local one that ends with the job."""
+"""Connect a job to Ray: to the cluster it was submitted to, or to a local Ray that ends with the job."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from ray_jobs.common import places
 _log = logging.getLogger(__name__)
 _MIN_OBJECT_STORE_BYTES = 256 << 20
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (asked for its free space only)
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (only its free space is read)
 # Variables that are set already always win.
 _LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,16 +31,16 @@ _LOCAL_ENVIRONMENT = {
 
 
 class RayStartError(DmmaError):
-    """A local Ray that does not start."""
+    """A local Ray did not start."""
 
 
 @contextmanager
 def connect(min_cpus: int = 0) -> Iterator[None]:
-    """Be connected to Ray inside the block; nested use is a no-op.
+    """Connect to Ray inside the block; nested use is a no-op.
 
-    With RAY_ADDRESS set (as `ray job submit` does) the job joins that cluster, whose own rules on tokens and resources
-    hold. Otherwise a local Ray is started on this machine's CPUs and GPUs and shut down at the end. Its CPUs are logical:
-    `min_cpus` raises their number above the cores where mostly waiting processes (several trainers) must fit.
+    With RAY_ADDRESS set (as `ray job submit` does) the job joins that cluster with its tokens and resources. Otherwise
+    a local Ray is started on this machine's CPUs and GPUs and shut down at the end. Its CPUs are logical: `min_cpus`
+    raises their number above the number of cores, for processes that mostly wait (several trainers).
 
     Raises ConfigError when the cluster of RAY_ADDRESS cannot be reached, RayStartError when no local Ray can be started.
     """
@@ -67,7 +67,7 @@ def is_cluster_given() -> bool:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raise a DmmaError that happened in a Ray worker as itself: its sentence, without the traces of both processes."""
+    """Raise a DmmaError of a Ray worker as itself: its message, without the tracebacks of both processes."""
     try:
         yield
     except ray.exceptions.RayError as error:
@@ -80,7 +80,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def _start_local(num_cpus: int, may_retry: bool = True) -> None:
-    """Start a local Ray; a start that took too long, as on a busy machine, is tried a second time."""
+    """Start a local Ray; a start that timed out, as on a busy machine, is retried once."""
     try:
         ray.init(
             address="local",
@@ -90,24 +90,24 @@ def _start_local(num_cpus: int, may_retry: bool = True) -> None:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    except Exception as error:  # the edge to Ray, which raises Exception itself where a node is late
+    except Exception as error:  # the edge to Ray, which raises a plain Exception where a node is late
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         ray.shutdown()
         if may_retry and "timed out" in reason.lower():
-            _log.warning("Ray did not start in time (%s); trying once more.", reason)
+            _log.warning("Ray did not start in time (%s); retrying once.", reason)
             _start_local(num_cpus, may_retry=False)
             return
         raise RayStartError(
             f"No local Ray could be started ({reason[:300]}).",
-            remedy=f"Are memory and the folder {os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()} (see RAY_TMPDIR) "
-            "full, or is another Ray busy here (`ray stop` ends it)? Then run the same command again.",
+            remedy=f"Free memory and the folder {os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()} (RAY_TMPDIR sets "
+            "another one), or stop another Ray on this machine (`ray stop`). Then run the same command again.",
         ) from error
 
 
 def _join(address: str) -> None:
     if address.startswith(("http://", "https://")):
         raise ConfigError(
-            f"RAY_ADDRESS is {address}, the address at which a cluster takes jobs.",
+            f"RAY_ADDRESS is {address}, the address for submitting jobs to a cluster.",
             remedy="Submit the job there with `ray job submit`, or unset RAY_ADDRESS to run on this machine.",
         )
     try:
@@ -121,7 +121,7 @@ def _join(address: str) -> None:
 
 @contextmanager
 def _signal_handler_kept() -> Iterator[None]:
-    """Put this process's own handler of SIGTERM back, which ray.init replaces by one that exits at once."""
+    """Restore this process's own handler of SIGTERM, which ray.init replaces by one that exits at once."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     if callable(before) and threading.current_thread() is threading.main_thread():
@@ -137,8 +137,8 @@ def _local_environment() -> dict[str, str]:
     path += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     settings = {name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ}
     if not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
-        # Even a local Ray listens on every network interface and runs what it is sent, so ray.init asks for a token
-        # unless RAY_AUTH_MODE says otherwise. This one leaves no file in the user's home, unlike Ray's own.
+        # Even a local Ray listens on every network interface and runs the code that it receives, so ray.init requires a
+        # token unless RAY_AUTH_MODE is set otherwise. This one leaves no file in the user's home, unlike Ray's own.
         settings["RAY_AUTH_TOKEN"] = _token()
     return {**settings, "PYTHONPATH": os.pathsep.join(path)} if path else settings
 

@@ -1,8 +1,8 @@
-"""MLflow's tracking server: where it is, who may use it, and whether it answers.
+"""MLflow's tracking server: its address, its user, and whether it answers.
 
 MLFLOW_TRACKING_URI names it; without that variable it is a SQLite file beside the runs. A user and a password come in
 MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or in an http address. From the address they are moved into those
-two variables, where MLflow reads them: what is shown, logged or stored of an address never has them.
+two variables, where MLflow reads them. An address that is shown, logged or stored never contains them.
 """
 
 import logging
@@ -27,7 +27,7 @@ _SECRETS = (_PASSWORD, "MLFLOW_TRACKING_TOKEN")
 _SQLITE = "sqlite:///"
 _CHECK_TIMEOUT_S = 5
 _MAX_REASON_LENGTH = 200
-# Few and short attempts: without a server MLflow would otherwise try for minutes. Variables that are set win.
+# Few and short retries: without a server MLflow would otherwise retry for minutes. Variables that are set win.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -69,7 +69,7 @@ def given_tracking_uri() -> str:
         return uri
     try:
         parts = urlsplit(uri)
-    except ValueError:  # its text may hold the password
+    except ValueError:  # its text may contain the password
         raise ConfigError(f"{_URI} is no web address.", remedy="Give it as http://host:port.") from None
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         raise ConfigError(
@@ -98,7 +98,7 @@ def local_mlflow_folder(comparison_uri: str) -> str:
 
 
 def require_tracking_server(uri: str) -> None:
-    """Raise DmmaError unless the tracking server at `uri` answers and takes the user; files and databases need none."""
+    """Raise DmmaError unless the tracking server at `uri` answers and accepts the user; databases need no server."""
     if not is_server(uri):
         return
     _prepare_mlflow()
@@ -133,7 +133,7 @@ def require_tracking_server(uri: str) -> None:
 
 @contextmanager
 def tracking_client(comparison_uri: str) -> Iterator["MlflowClient"]:
-    """A client of the tracking server. Whatever goes wrong with it becomes a TrackingError."""
+    """A client of the tracking server. Its errors become TrackingErrors."""
     _prepare_mlflow()
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -151,7 +151,7 @@ def tracking_client(comparison_uri: str) -> Iterator["MlflowClient"]:
         OSError,
     ) as error:  # the latter for a database without driver
         raise TrackingError(
-            f"MLflow at {without_password(uri)} did not take what was sent ({_reason(error, uri)}).",
+            f"MLflow at {without_password(uri)} did not accept the request ({_reason(error, uri)}).",
             remedy=f"Start the server, or unset {_URI}.",
         ) from None
 
@@ -164,7 +164,7 @@ def _prepare_mlflow() -> None:
 
 
 def _reason(error: BaseException, uri: str) -> str:
-    """What went wrong, in a few words: the network's own if it was that. No spelling of a password is in it."""
+    """Short reason of an error, that of the network if it was a network error. Without passwords in any encoding."""
     cause: BaseException | None = error
     while cause and not isinstance(cause, (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)):
         cause = cause.__cause__ or cause.__context__

@@ -1,8 +1,8 @@
-"""All arms on one cluster: one Ray Train trainer a thread, watched through their metrics files.
+"""Train all arms on one cluster: one Ray Train trainer per thread, monitored through the metrics files.
 
-The driver holds the lease on each arm's run folder; worker 0 of the arm asks the storage for it at every look for the
-stop file and before it writes. When the driver dies its workers end within a minute. A new driver may start before that:
-its lease has another token, at which the old workers stop.
+The driver holds the lease on each arm's run folder; worker 0 of the arm checks it on the storage whenever it checks for
+the stop file, and before it writes. When the driver dies its workers end within a minute. A new driver may start before
+that: its lease has another token, and the old workers stop when they see it.
 """
 
 import logging
@@ -30,7 +30,7 @@ from ray_jobs.stages.train_worker import FAILED, run_worker
 
 _log = logging.getLogger(__name__)
 _POLL_S = 1.0
-# On one machine nobody announces preemption or reads Ray's own metrics; each would cost two more processes.
+# One machine has no notice of preemption and no reader of Ray's own metrics; each would cost two more processes.
 _LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -40,7 +40,7 @@ _LOCAL_ENVIRONMENT = {
 
 @dataclass
 class _Arm:
-    """One running arm: its trainer's thread, the sentences of its failure, and what is shown of it."""
+    """One running arm: its trainer's thread, its error messages, and its progress bar."""
 
     plan: ArmPlan
     thread: threading.Thread
@@ -49,7 +49,7 @@ class _Arm:
     progress: Progress | None = None
 
     def show(self, stack: ExitStack) -> None:
-        """Bring the progress bar to the newest logged step; the bar begins with this session's first."""
+        """Advance the progress bar to the newest logged step; the bar starts at this session's first step."""
         points = read_metrics(RunFolder(self.plan.run_uri).metrics)
         last_step = int(points[-1]["step"]) if points else -1
         is_new = last_step > self.shown_step or last_step == 0
@@ -64,9 +64,9 @@ class _Arm:
 def train_arms(
     plans: Sequence[ArmPlan], placement: Placement, max_restarts: int, stop: threading.Event
 ) -> dict[str, str]:
-    """Train all arms as placed; returns arm -> sentence for those that failed. One failing leaves the others be.
+    """Train all arms as placed; returns arm -> error message of those that failed. The other arms continue.
 
-    When `stop` is set, the arms write a checkpoint and leave; those that had to wait for them do not start.
+    When `stop` is set, the running arms write a checkpoint and stop; waiting arms do not start.
     """
     if "RAY_ADDRESS" not in os.environ:
         for name, value in _LOCAL_ENVIRONMENT.items():
@@ -96,13 +96,13 @@ def _train_group(
             thread = threading.Thread(target=_fit, args=work, name=f"dmma-train-{plan.arm}", daemon=True)
             arms.append(_Arm(plan, thread, errors, checkpoint.step if checkpoint else 0))
             thread.start()
-        told = False
+        is_stopping = False
         while any(arm.thread.is_alive() for arm in arms):
-            if stop.is_set() and not told:
-                told = True
+            if stop.is_set() and not is_stopping:
+                is_stopping = True
                 for plan in plans:
                     paths.write_bytes(plan.stop_uri, b"")
-                _log.info("Stopping: every arm writes a checkpoint first. Interrupt again to leave at once.")
+                _log.info("Stopping: every arm writes a checkpoint first. Interrupt again to stop at once.")
             time.sleep(_POLL_S)
             for arm in arms:
                 arm.show(stack)
@@ -131,12 +131,12 @@ def _fit(plan: ArmPlan, placement: Placement, max_restarts: int, storage: str, e
     reason = ""
     try:
         trainer.fit()
-    except Exception as error:  # the edge to Ray: the arm's end becomes a sentence, the other arm goes on
+    except Exception as error:  # the edge to Ray: the failure becomes a message, the other arms continue
         _log.debug("Ray Train ended %s", plan.arm, exc_info=True)
         reason = f"Its workers ended unexpectedly ({_reason(error)})."
     try:
         if plan.lease:
-            plan.lease.require()  # else the folder, and the FAILED.json there, are another job's
+            plan.lease.require()  # otherwise the folder and its FAILED.json belong to another job
         if paths.exists(failed_uri := paths.join(plan.run_uri, FAILED)):
             record = paths.read_json(failed_uri)
             reason = f"{record['message']} {record['remedy']}".strip()
@@ -146,7 +146,7 @@ def _fit(plan: ArmPlan, placement: Placement, max_restarts: int, storage: str, e
 
 
 def _reason(error: Exception) -> str:
-    """What ended the workers, in a few words of Ray's many."""
+    """Short reason why the workers ended, from Ray's long message."""
     text = str(error).strip()
     if "out of memory" in text.lower() or "OutOfMemory" in text:
         return "a machine ran out of memory: take smaller batches, one arm at a time (only=…), or a larger machine"
@@ -155,9 +155,9 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _ray_storage(run_uri: str) -> Iterator[str]:
-    """A place for Ray Train's bookkeeping, removed afterwards; checkpoints go beside it.
+    """A folder for Ray Train's own state, removed afterwards; checkpoints are not stored there.
 
-    Every node must see it, so it lies in the bucket where the run does.
+    Every node must reach it, so the folder of a run in a bucket is in that bucket.
     """
     if paths.is_remote(run_uri):
         uri = paths.join(run_uri, "ray-train")
@@ -171,7 +171,7 @@ def _ray_storage(run_uri: str) -> Iterator[str]:
 
 
 def _note(points: Sequence[MetricsPoint]) -> str:
-    """The newest value of what a person wants to see while waiting."""
+    """Newest loss, validation loss and speed, for the progress bar."""
     newest: MetricsPoint = {}
     for point in points:
         newest.update(point)

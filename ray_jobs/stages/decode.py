@@ -1,9 +1,9 @@
-"""Stage 1 of extraction, on CPU tasks: a video is opened once, and everything that any encoder wants comes out.
+"""Stage 1 of extraction, on CPU tasks: a video is opened once and decoded to the input of every encoder.
 
 INPUT   one row per batch of clips: `shard` int64, `clips` list of Clip as structs.
 OUTPUT  one row per clip: `shard`, `clip` (struct), `reason` and `detail` (empty strings unless rejected), `audio`
         (float32 bytes) and `frames:<name>` (uint8 bytes of [T, H, W, 3]) for every frame request; null where absent.
-        STORAGE_FAILED is no reason to reject a clip, but to end the job: the storage is at fault, not the clip.
+        The reason STORAGE_FAILED ends the job instead of rejecting the clip.
 SIZE    one task takes one core; its output, batch size times the decoded clip, is one block in the object store.
 """
 
@@ -65,7 +65,7 @@ class DecodeStage:
 def unpack_clips(
     table: pa.Table, requests: Sequence[FrameRequest], sample_rate_hz: int
 ) -> list[tuple[int, Clip, DecodedClip | Rejected]]:
-    """The rows `DecodeStage` made: shard, clip, and its decoded contents (without copies) or why there are none."""
+    """Rows of `DecodeStage`: shard, clip, and its decoded contents (without copies) or its rejection."""
     clips = [Clip(**clip) for clip in table["clip"].to_pylist()]
     return [
         (table["shard"][index].as_py(), clip, _unpack(table, index, clip, requests, sample_rate_hz))

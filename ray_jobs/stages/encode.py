@@ -1,6 +1,6 @@
 """Stage 2 of extraction, on an actor pool: one bundle of encoders per actor, loaded once, on a GPU where there is one.
 
-INPUT   what `stages.decode` gives, one block per batch.
+INPUT   the output of `stages.decode`, one block per batch.
 OUTPUT  one row per clip: `shard`, `reason`, `detail`, and the columns of the feature row; of a rejected clip only its
         clip_id and source_uri are set.
 SIZE    a block is encoded as it comes, never regrouped: which clips share a batch decides the last bits of their
@@ -27,7 +27,7 @@ _CAPTIONS_PER_BATCH = 64
 
 @dataclass(frozen=True)
 class BundleDescription:
-    """What the driver must know of a bundle without holding it: its schema, what it wants decoded, and text features."""
+    """What the driver needs of a bundle without loading it: its schema, its frame requests, and text features."""
 
     schema: FeatureSchema
     frame_requests: tuple[FrameRequest, ...]
@@ -35,7 +35,7 @@ class BundleDescription:
 
 
 def describe_bundle(load: LoadBundle, captions: Mapping[str, str]) -> BundleDescription:
-    """Load the bundle where it will work, say what it is, and encode `captions` (caption_id to text), each once."""
+    """Load the bundle on a worker, describe it, and encode `captions` (caption_id to text), each once."""
     bundle = load()
     keys = sorted(captions)
     text: dict[str, Array] = {}

@@ -1,7 +1,7 @@
 """Render blocks of clips on all cores.
 
 INPUT scene settings, a folder, and a range of clip numbers; OUTPUT the number of clips written. One task a block on one
-CPU: numpy and the encoder run on one thread each, and a block is small enough that little is lost when a machine dies.
+CPU: numpy and the encoder run on one thread each. A block is small, so a machine that dies loses little work.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What every worker of an arm runs under Ray Train: join the group, train, leave a sentence behind on failure.
+"""What every worker of an arm runs under Ray Train: join the group, train, write the error message of a failure.
 
 INPUT: an `ArmPlan` and the number of workers on this node. OUTPUT: the run folder of the plan. One process per worker
 because gradients are exchanged by torch.distributed (gloo on CPUs, nccl on GPUs).
@@ -23,8 +23,9 @@ FAILED = "FAILED.json"
 def run_worker(settings: dict[str, Any]) -> None:
     """Train `settings["plan"]` on this worker of the arm's group.
 
-    A user's error is written to FAILED.json, which the driver reads. Ray restarts a group whose worker raised; a run
-    that has failed for a reason that a restart cannot mend, or that another job has taken over, is then left at once.
+    A user's error is written to FAILED.json, which the driver reads. Ray restarts a group whose worker raised. The
+    restarted workers return at once where FAILED.json exists, because a restart cannot help, or where another job has
+    taken the run over.
     """
     plan: ArmPlan = settings["plan"]
     failed_uri = paths.join(plan.run_uri, FAILED)
@@ -36,7 +37,7 @@ def run_worker(settings: dict[str, Any]) -> None:
     workers = Workers(ray.train.torch.get_device(), context.get_world_rank(), context.get_world_size())
     try:
         train_arm(plan, workers)
-    except LeaseLostError:  # the folder is another job's, so nothing may be written there; the driver finds out as well
+    except LeaseLostError:  # the folder is another job's now: write nothing there; the driver reports it
         if workers.size > 1:
             raise
     except DmmaError as error:

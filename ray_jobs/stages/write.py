@@ -1,8 +1,8 @@
 """Stage 3 of extraction, in the driver: encoded clips, in any order, become finished shards.
 
-INPUT   what `stages.encode` gives.
+INPUT   the output of `stages.encode`.
 OUTPUT  part files with their markers, through `ShardCollector`.
-SIZE    a clip's features are a tenth of a megabyte to one megabyte; the shards in work, a few, are held in memory.
+SIZE    a clip's features take 0.1 to 1 MB; the few unfinished shards are held in memory.
 """
 
 from collections.abc import Generator
@@ -20,9 +20,9 @@ _STAGE_COLUMNS = ("shard", "reason", "detail")
 
 
 def write_encoded(tables: Generator[pa.Table], collector: ShardCollector, progress: Progress) -> int:
-    """Hand every row to the collector; returns how many clips were rejected.
+    """Add every row to the collector; returns the number of rejected clips.
 
-    Raises StorageError, and ends the work behind `tables`, where the storage did not give a clip's file.
+    Raises StorageError, and ends the work behind `tables`, where a clip's file could not be read from the storage.
     """
     num_rejected = 0
     with closing(tables):

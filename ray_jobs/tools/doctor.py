@@ -1,4 +1,4 @@
-"""`dmma doctor`: is this machine ready? Every line is OK, or a sentence with the remedy.
+"""`dmma doctor`: is this machine ready? Every line is OK, or FAIL with the remedy.
 
 dmma doctor                  Python, torch, GPU, memory, disk, media, Ray, MLflow, storage, weights
 dmma doctor gs://my-bucket   also writes to that bucket
@@ -23,9 +23,9 @@ _MINIMUM_DISK_GIB = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print one line per check; the exit code is the number of failures (0: all is well).
+    """Print one line per check; the exit code is the number of failures.
 
-    Every check imports what it needs itself, so that a package that is missing or broken is one line of many.
+    Every check imports what it needs itself, so that a missing or broken package fails only its own check.
     """
     arguments = arguments_parser().parse_args(argv)
     setup_logging()
@@ -52,7 +52,9 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dmma doctor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("storage", nargs="*", default=[], help="folders or gs:// buckets that DMMA shall write to")
+    parser.add_argument(
+        "storage", nargs="*", default=[], help="folders or gs:// buckets that DMMA must be able to write to"
+    )
     parser.add_argument("--models", action="store_true", help="print the parameter counts of the network presets")
     return parser
 
@@ -62,8 +64,8 @@ def _passes(name: str, check: Callable[[], str]) -> bool:
         print(f"OK    {name}: {check()}")
     except DmmaError as error:
         print(f"FAIL  {name}: {error}")
-    except Exception as error:  # whatever is broken, the other checks go on
-        reason = next(reversed(str(error).strip().splitlines()), "no further word")
+    except Exception as error:  # whatever is broken, the other checks still run
+        reason = next(reversed(str(error).strip().splitlines()), "no message")
         print(f"FAIL  {name}: {type(error).__name__}: {reason}")
     else:
         return True

@@ -1,4 +1,4 @@
-"""Upload a comparison's metrics and evaluations to MLflow afterwards; what is there already is not uploaded again."""
+"""Upload a comparison's metrics and evaluations to MLflow afterwards; values that it has are not uploaded again."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 def plan(config: SyncMetricsConfig) -> Sequence[str]:
-    """Check that there is a comparison and that MLflow answers; say how many points would be compared with it."""
+    """Check that there is a comparison and that MLflow answers; describe how many points would be compared with it."""
     comparison = TrackedComparison.read(config.comparison_uri)
     require_tracking_server(tracking_uri_for(config.comparison_uri))
     counts = {arm: len(read_points(paths.join(config.comparison_uri, arm))) for arm in comparison.arms}
@@ -32,7 +32,7 @@ def run(config: SyncMetricsConfig) -> None:
 
 JOB = Job(
     name="sync-metrics",
-    summary="Upload the metrics of runs/<name> to MLflow: after a training without a reachable server, or to another one.",
+    summary="Upload the metrics of runs/<name> to MLflow: after training without a server, or to another server.",
     config=SyncMetricsConfig,
     plan=plan,
     run=run,

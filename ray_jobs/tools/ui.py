@@ -1,4 +1,4 @@
-"""Open MLflow on a comparison: on the tracking server in use, or on a server of our own over the SQLite file."""
+"""Open MLflow on a comparison: on the tracking server in use, or on a local server on the SQLite file."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ def plan(config: UiConfig) -> Sequence[str]:
 
 
 def run(config: UiConfig) -> None:
-    """Serve until interrupted; with MLFLOW_TRACKING_URI at a server, only print where to look."""
+    """Serve until interrupted; where MLFLOW_TRACKING_URI is a server, only print the address."""
     uri = tracking_uri_for(config.comparison_uri)
     _require_database(uri)
     url = comparison_url(config.comparison_uri, _base_url(config, uri))
@@ -68,7 +68,7 @@ def comparison_url(comparison_uri: str, base_url: str) -> str:
 
 @contextmanager
 def mlflow_server(tracking_uri: str, folder: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's own server on loopback, answering when the block begins and gone when it ends.
+    """MLflow's own server on loopback, ready inside the block and stopped after it.
 
     Raises DmmaError where it does not start, for example because the port is taken.
     """
@@ -76,7 +76,7 @@ def mlflow_server(tracking_uri: str, folder: str, port: int) -> Iterator[subproc
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", f"{folder}/artifacts"]
     settings = {
-        "MLFLOW_BACKEND_STORE_URI": tracking_uri,  # a database's may hold a password, and `ps` shows what commands are given
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri,  # may contain a password, and `ps` shows command lines
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes instead of 10
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

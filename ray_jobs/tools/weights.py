@@ -19,12 +19,12 @@ _HELP = """\
 The tiny encoders come with DMMA and need none of this. The published networks of MMAudio, BigVGAN, CLIP, Synchformer
 and MiDaS are fetched once into a cache folder (DMMA_CACHE, or ~/.cache/dmma/weights) and compared with their sha256.
 
-  dmma weights list                                    what there is, its size and licence, and what is here
+  dmma weights list                                    all files: size, licence, and whether they are in the cache
   dmma weights fetch bundle_mmaudio_44k                all that the 44.1 kHz encoder bundle needs
-  dmma weights fetch mmaudio_small_44k                 one file; a fetch that broke off goes on
+  dmma weights fetch mmaudio_small_44k                 one file; an interrupted fetch resumes
   dmma weights fetch all --mirror gs://bucket/weights  from your own mirror (any copy of a cache folder)
-  dmma weights fetch all --to gs://bucket/weights      make or complete that mirror
-  dmma weights verify all                              compare everything that is here with its sha256
+  dmma weights fetch all --to gs://bucket/weights      create or complete that mirror
+  dmma weights verify all                              compare all files in the cache with their sha256
   dmma weights where mmaudio_small_44k                 its path, for scripts
   dmma weights import mmaudio_small_44k                a run, runs/mmaudio_small_44k, to generate with and train from
   dmma weights export runs/mine/baseline mine.pth      a network trained here, for MMAudio's own code
@@ -35,7 +35,7 @@ Weights under CC-BY-NC-4.0 may not be used commercially."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command. Returns the exit code; prints one sentence for a user's error."""
+    """Run one sub-command. Returns the exit code; prints one message for a user's error."""
     arguments = arguments_parser().parse_args(argv)
     setup_logging()
     command: Callable[[argparse.Namespace], int] = arguments.command
@@ -45,12 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dmma weights: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("dmma weights: stopped. Run the same command to go on where it broke off.", file=sys.stderr)
+        print("dmma weights: stopped. Run the same command to resume.", file=sys.stderr)
         return 130
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    """Files by licence, then groups with their whole sizes, in the width of the terminal."""
+    """Files by licence, then groups with their total sizes, in the width of the terminal."""
     present = set(weights.inventory()[0])
     name_width = max(map(len, (*weights.REGISTRY, *GROUPS)))
     by_licence: dict[str, list[str]] = {}
@@ -73,7 +73,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _row(here: str, name: str, name_width: int, files: Sequence[str], remark: str) -> str:
-    """One entry: whether it is here, its name, the size of its files together, and a remark that wraps under itself."""
+    """One entry: whether it is here, its name, the total size of its files, and a remark that wraps under itself."""
     start = (
         f"  {here:<4}  {name:<{name_width}}  {size_text(sum(weights.REGISTRY[file].size_bytes for file in files)):>7}  "
     )
@@ -156,9 +156,9 @@ def _average(arguments: argparse.Namespace) -> int:
         ema = checkpoint.record["ema"]
         print(
             f"{folder.uri} holds the average of sigma_rel {ema['sigma_rel']:g} at step {checkpoint.step}, "
-            f"snapshots: {len(ema['snapshots'])}, profile met to {1 - ema['misfit']:.1%}."
+            f"snapshots: {len(ema['snapshots'])}, profile matched to {1 - ema['misfit']:.1%}."
         )
-    print(f'Next: dmma generate clip.mp4 --run {folders[0].uri} --prompt "…", or evaluate it as any run.')
+    print(f'Next: dmma generate clip.mp4 --run {folders[0].uri} --prompt "…", or evaluate it like any run.')
     return 0
 
 
@@ -167,9 +167,9 @@ def arguments_parser() -> argparse.ArgumentParser:
         prog="dmma weights", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(metavar="list|fetch|verify|where|import|export|average", required=True)
-    commands.add_parser("list", help="all published files, and which are here").set_defaults(command=_list)
+    commands.add_parser("list", help="all published files, and which are in the cache").set_defaults(command=_list)
     for name, command, summary in (
-        ("fetch", _fetch, "bring files into the cache, with resume, and compare their sha256"),
+        ("fetch", _fetch, "download files into the cache, with resume, and compare their sha256"),
         ("verify", _verify, "compare files in the cache with their sha256"),
         ("where", _where, "print the local path of files"),
     ):
@@ -187,7 +187,7 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 
 def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    summary = "make a run of a published network, which generate and train start from"
+    summary = "create a run from a published network, for generate and train to start from"
     sub = commands.add_parser("import", help=summary, description=summary)
     sub.add_argument("names", nargs=1, metavar="NAME", help="a name of `dmma weights list`, or a file")
     sub.add_argument("--run", metavar="URI", help="folder of the run (default: runs/NAME)")
@@ -220,7 +220,7 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_average(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    summary = "make runs of averages of other lengths from the snapshots of a training run"
+    summary = "compute averages of other lengths from the snapshots of a training run, each as a run"
     sub = commands.add_parser("average", help=summary, description=summary)
     sub.add_argument("run_uri", metavar="RUN", help="a training run, one arm of a comparison")
     sub.add_argument(

@@ -16,7 +16,7 @@ from sky import optimizer
 
 
 def plan(path: str, envs: dict[str, str]) -> dict[str, object]:
-    """What SkyPilot would rent for this task. Only Google's own answers are stood in for: enabled, quota, image size."""
+    """What SkyPilot would rent for this task. Only Google's own answers are replaced: enabled, quota, image size."""
     config = yaml.safe_load(Path(path).read_text())
     task = sky.Task.from_yaml_config(config, env_overrides=list(envs.items()))
     task.validate()

@@ -1,4 +1,4 @@
-"""Every command that a page, a help text or a SkyPilot task shows is one that our own command line would take."""
+"""Every command that a page, a help text or a SkyPilot task shows is one that our own command line accepts."""
 
 import importlib
 import os
@@ -92,7 +92,7 @@ def launches(task: Path) -> list[dict[str, str]]:
     ids=lambda value: str(getattr(value, "name", value)),
 )
 def test_commands_of_a_task(task: Path, number: int, tmp_path: Path) -> None:
-    """Bash runs the task's own scripts; programs that would do something only write down how they were called."""
+    """Bash runs the task's own scripts; the programs are replaced by ones that only record how they were called."""
     config = yaml.safe_load(task.read_text())
     calls = _run_scripts(config, {**config["envs"], **config["secrets"], **launches(task)[number]}, tmp_path)
     fetched = [words for words in calls if words[:3] == ["dmma", "weights", "fetch"]]

@@ -1,4 +1,4 @@
-"""Without reference data the golden tests are skipped aloud; with incomplete data CI fails."""
+"""Without reference data the golden tests are skipped with a notice; with incomplete data CI fails."""
 
 import os
 import re

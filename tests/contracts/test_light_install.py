@@ -53,7 +53,7 @@ def test_the_commands_are_listed(light: Path) -> None:
     assert all(name in done.stdout for name in JOBS)
 
 
-def test_a_job_says_what_it_needs(light: Path) -> None:
+def test_a_job_prints_what_it_needs(light: Path) -> None:
     done = dmma(light, "demo")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()

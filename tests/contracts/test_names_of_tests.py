@@ -10,7 +10,7 @@ FILES = sorted(file for mirror in MIRRORS for file in (ROOT / "tests" / mirror).
 
 
 def module_of(test: Path) -> Path | None:
-    """The module that a test file is named after: the one with the longest name that its own begins with."""
+    """The module that a test file is named after: the one with the longest name that is a prefix of the file's."""
     mirror, *folders = test.relative_to(ROOT / "tests").parent.parts
     words = test.stem.split("_")[1:]
     for length in range(len(words), 0, -1):

@@ -1,4 +1,4 @@
-"""A wheel is complete: what it installs works in an empty folder, far from any checkout."""
+"""A wheel is complete: what it installs works in an empty folder, outside any checkout."""
 
 import os
 import subprocess
@@ -69,7 +69,7 @@ def test_a_source_archive_has_the_data_too(source: Path, tmp_path: Path) -> None
 def test_an_installed_copy_finds_its_configurations(installed: Path, tmp_path: Path) -> None:
     done = dmma(installed, tmp_path, "render", "--config", "tiny", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "num_clips: 240" in done.stdout and "Dry run: everything needed is there" in done.stdout
+    assert "num_clips: 240" in done.stdout and "Dry run: all checks passed" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

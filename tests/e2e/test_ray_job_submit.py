@@ -1,4 +1,4 @@
-"""The whole chain on a separately started head node, every job submitted over HTTP."""
+"""The full chain on a separately started head node, every job submitted over HTTP."""
 
 import json
 import secrets
@@ -34,7 +34,7 @@ def submitted_without(node: HeadNode, *names: str) -> HeadNode:
     return replace(node, environment={key: value for key, value in node.environment.items() if key not in names})
 
 
-def test_a_submitted_job_has_the_nodes_password_and_nobody_wrote_it_down(node: HeadNode, tmp_path: Path) -> None:
+def test_a_submitted_job_has_the_nodes_password_and_no_file_contains_it(node: HeadNode, tmp_path: Path) -> None:
     comparison = write_comparison(tmp_path)
     person = submitted_without(node, "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     done = person.submit("ray_jobs.tools.sync_metrics", comparison.uri, "--dry-run")
@@ -46,10 +46,10 @@ def test_a_submitted_job_has_the_nodes_password_and_nobody_wrote_it_down(node: H
 
 
 def jobs_of_the_chain(work: Path) -> list[list[str]]:
-    """A dozen clips, a few steps: small, but every job with its real parts."""
+    """Twelve clips and a few steps: small, but every job runs its real parts."""
     at = {
-        room: f"{work}/{room}"
-        for room in ("videos", "manifest", "features", "runs", "generated", "reports", "comparison")
+        folder: f"{work}/{folder}"
+        for folder in ("videos", "manifest", "features", "runs", "generated", "reports", "comparison")
     }
     training = [
         "recipe.loop.num_steps=6",
@@ -103,7 +103,7 @@ def test_every_job_runs_on_a_cluster_it_was_submitted_to(node: HeadNode, tmp_pat
     assert "<html" in (tmp_path / "comparison" / "report.html").read_text()
 
 
-def test_a_submitted_job_that_fails_says_why(node: HeadNode, tmp_path: Path) -> None:
+def test_a_submitted_job_that_fails_prints_the_reason(node: HeadNode, tmp_path: Path) -> None:
     out = f"out_uri={tmp_path}/features"
     done = node.submit("ray_jobs.extract", "--config", "tiny", f"manifest_uri={tmp_path}/absent", out)
     assert done.returncode != 0

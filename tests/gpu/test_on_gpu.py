@@ -1,10 +1,9 @@
-"""On a GPU the networks compute what they compute on a CPU, and training goes on where it stopped.
+"""On a GPU the networks compute what they compute on a CPU, and training resumes where it stopped.
 
 pytest -m gpu tests/gpu
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,14 @@ from helpers.clips import write_clip
 from helpers.conditions import random_features, shaken, short_config
 from helpers.features import write_feature_set
 from helpers.random_bundle import load_random_bundle
-from helpers.training import small_plan
+from helpers.training import small_plan, with_recipe
 
 pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(autouse=True)
 def gpu() -> Iterator[torch.device]:
-    """The first GPU, with exact float32 products."""
+    """The first GPU, with matmuls in full float32."""
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
@@ -73,11 +72,11 @@ def test_sampling(gpu: torch.device) -> None:
     require_close(found, expected, 5e-3)
 
 
-def test_training_stops_and_goes_on(gpu: torch.device, tmp_path: Path) -> None:
+def test_training_stops_and_resumes(gpu: torch.device, tmp_path: Path) -> None:
     store = write_feature_set(tmp_path / "features")
     straight, stopped = (small_plan(tmp_path, store, "both", arm=arm, num_steps=6) for arm in ("straight", "stopped"))
     assert train_arm(straight, Workers(gpu))
-    assert train_arm(replace(stopped, loop=replace(stopped.loop, num_steps=4)), Workers(gpu))
+    assert train_arm(with_recipe(stopped, loop={"num_steps": 4}), Workers(gpu))
     assert train_arm(stopped, Workers(gpu))
     expected, found = (RunFolder(plan.run_uri).checkpoint().read(MODEL) for plan in (straight, stopped))
     for name, value in expected.items():

@@ -97,7 +97,7 @@ def golden_json(name: str) -> Any:
 def golden_names(*patterns: str, default: str) -> list[str]:
     """Names (without suffix) of all `.npz` files that match one of the globs, for parametrize.
 
-    Where none does, `default` stands for them, so that the test is skipped for want of data as any other is.
+    Where none does, `default` is returned, so that the test is skipped for lack of data as any other is.
     """
     return sorted({path.stem for pattern in patterns for path in golden_dir().glob(f"{pattern}.npz")}) or [default]
 

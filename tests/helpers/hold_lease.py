@@ -1,6 +1,6 @@
 """`python -m helpers.hold_lease URI PERIOD_S`: a process that holds a lease, to be killed or paused by a test.
 
-It says "held" or why not, then obeys the lines it reads: "mark" writes a marker as jobs do, any other ends it.
+It prints "held" or the error, then follows the lines it reads: "mark" writes a marker as jobs do, any other ends it.
 """
 
 import sys

@@ -78,7 +78,7 @@ def make_video(
 def make_sound_at(path: Path, pieces: list[tuple[float, np.ndarray]], sample_rate_hz: int) -> str:
     """Write 16-bit PCM whose packets, mono float [A] each, bear the given start times in s, rounded as the container does.
 
-    One picture at 0 s makes that the time zero of the file.
+    One video frame at 0 s sets the time zero of the file.
     """
     with av.open(str(path), "w") as output:
         video = output.add_stream("mpeg4", rate=25)

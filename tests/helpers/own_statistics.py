@@ -167,5 +167,5 @@ def _visual() -> Iterator[tuple[str, Tensor]]:
     depth = DepthEncoder(config, network).eval()
     maps_THW = depth.inverse_depth(bytes_of("depth frames", 3, 96, 128, 3))
     yield "depth: maps", maps_THW
-    yield "depth: pictures", depth.images(maps_THW, 64)
+    yield "depth: images", depth.images(maps_THW, 64)
     yield "depth: scalars", depth_scalars(maps_THW, 8.0)

@@ -93,7 +93,7 @@ def test_a_folder_without_media_is_refused_before_ray_is_started(
     assert not (tmp_path / "manifest").exists()
 
 
-def test_no_good_file_at_all_is_an_error_that_says_why(
+def test_no_good_file_at_all_is_an_error_with_the_reason(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.mp4").write_bytes(b"\x00" * 100)

@@ -1,4 +1,4 @@
-"""The demo: which steps it would run, how its folders are called, and a small one that runs, also after a change."""
+"""The demo: which steps it would run, the names of its folders, and a small one that runs, also after a change."""
 
 import importlib
 import io
@@ -33,7 +33,7 @@ def chain_of(config: DemoConfig) -> Chain:
 
 
 def claim(config: DemoConfig) -> tuple[str, str]:
-    """As a run of the demo begins."""
+    """Claim the folders, as a demo does first."""
     data, run = names_of(config)
     for name in (data, run):
         name.claim(config.work_uri)
@@ -42,7 +42,7 @@ def claim(config: DemoConfig) -> tuple[str, str]:
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
-    """A folder of files that are called videos."""
+    """A folder of files with names of videos."""
     folder = tmp_path / "my clips"
     folder.mkdir()
     for name in ("a.mp4", "b.mp4"):
@@ -156,7 +156,7 @@ def test_what_changed_gets_another_name_and_what_is_still_valid_keeps_its_own(
         seen.add(names)
     assert JOB.main(["--dry-run", f"clips={videos}", f"work_uri={config.work_uri}"]) == 0
     printed = capsys.readouterr().out
-    changed = "was made from other inputs (captions, videos); the new folders are called"
+    changed = "was created from other inputs (captions, videos); the new folders are named"
     assert f"manifest/{plain[0]} {changed} {names[0]}." in printed
     assert "Of each file the first 4 s are used" in printed
 
@@ -165,7 +165,7 @@ def test_folders_made_by_hand_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "features" / "demo").mkdir(parents=True)
     data, run = claim(DemoConfig(work_uri=str(tmp_path)))
     assert data.startswith("demo-") and run == data
-    assert "that no demo has made" in names_of(DemoConfig(work_uri=str(tmp_path)))[0].note
+    assert "that no demo created" in names_of(DemoConfig(work_uri=str(tmp_path)))[0].note
 
 
 def test_own_videos_below_the_work_folder_are_never_among_what_may_be_removed(

@@ -240,7 +240,7 @@ def test_a_clip_that_kills_its_worker_is_rejected_alone(ray_cluster: None, clips
     assert (rejected.clip_id, rejected.reason) == ("clip-002b", "worker_died")
 
 
-def test_a_killed_run_goes_on_with_every_clip_once(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:
+def test_a_killed_run_resumes_with_every_clip_once(ray_cluster: None, clips: list[Clip], tmp_path: Path) -> None:
     manifest_of(f"{tmp_path}/manifest", clips)
     features = tmp_path / "features"
     process = subprocess.Popen(

@@ -52,7 +52,7 @@ def write_run(path: Path, encoder_weights: dict[str, str]) -> str:
 
 @pytest.fixture
 def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Two seconds in which every picture differs; the working folder is beside it."""
+    """Two seconds in which every frame differs, in the working folder."""
     monkeypatch.chdir(tmp_path)
     grey = np.linspace(10, 240, 2 * FPS).astype(np.uint8)
     media.write_video("moving.mp4", np.broadcast_to(grey[:, None, None, None], (2 * FPS, 64, 64, 3)).copy(), FPS)
@@ -155,7 +155,7 @@ def test_a_users_files_are_never_written_over(run_uri: str, video: str, capsys: 
     assert {path: path.read_bytes() for path in Path().rglob("*.*")} == kept
 
 
-def test_only_failures_are_spoken_of(run_uri: str, video: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_failures_are_mentioned(run_uri: str, video: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate.JOB.main([video, "--run", run_uri, "--out", "new", "sampling.num_steps=1"]) == 0
     printed = capsys.readouterr().out
     assert "new: sound for 1 of 1 clips." in printed

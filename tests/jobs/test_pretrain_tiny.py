@@ -1,4 +1,4 @@
-"""The pre-training job on a real local Ray, with sizes that only show that it runs whole and what it writes."""
+"""The pre-training job on a real local Ray, with sizes that only show that it runs to the end and what it writes."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ SMALL = [
 ]
 
 
-def test_it_writes_weights_that_load_and_says_what_they_reach(
+def test_it_writes_weights_that_load_and_prints_their_metrics(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     threads = torch.get_num_threads()
@@ -33,7 +33,7 @@ def test_it_writes_weights_that_load_and_says_what_they_reach(
     finally:
         torch.set_num_threads(threads)
     printed = capsys.readouterr().out
-    assert "MISSED" in printed  # two steps reach no bar, and the job says so
+    assert "MISSED" in printed  # two steps reach no threshold, and the job reports it
     assert "tagger accuracy" in printed
     card = paths.read_json(str(tmp_path / CARD))
     assert card["training"]["num_clip_steps"] == 2

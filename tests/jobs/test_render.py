@@ -25,15 +25,15 @@ def test_clips_captions_truth_and_marker(ray_cluster: None, tmp_path: Path, caps
 
 
 def test_finished_blocks_are_kept_and_truth_does_not_depend_on_the_way(ray_cluster: None, tmp_path: Path) -> None:
-    whole, stopped = str(tmp_path / "whole"), str(tmp_path / "stopped")
+    straight, stopped = str(tmp_path / "straight"), str(tmp_path / "stopped")
     config = SceneConfig(num_clips=10, seed=4, height=64, width=64, duration_s=1.0)
     first, _ = unfinished_blocks(config, stopped)
     render_block(config, stopped, first)
     stamps = {path.name: path.stat().st_mtime_ns for path in Path(stopped).glob("*.mp4")}
-    for out in (whole, stopped):
+    for out in (straight, stopped):
         assert JOB.main([f"out_uri={out}", *SMALL]) == 0
     assert all((Path(stopped) / name).stat().st_mtime_ns == stamp for name, stamp in stamps.items())
-    assert paths.read_bytes(f"{whole}/truth.parquet") == paths.read_bytes(f"{stopped}/truth.parquet")
+    assert paths.read_bytes(f"{straight}/truth.parquet") == paths.read_bytes(f"{stopped}/truth.parquet")
 
 
 def test_on_a_bucket(ray_cluster: None, bucket: str) -> None:

@@ -1,4 +1,4 @@
-"""The train job on a real Ray: both arms, going on, MLflow alive and dead, a failing arm, a killed worker, Ctrl-C."""
+"""The train job on a real Ray: both arms, resuming, MLflow alive and dead, a failing arm, a killed worker, Ctrl-C."""
 
 import os
 import shutil
@@ -75,7 +75,7 @@ def trained(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory, ray_c
     return comparison_uri
 
 
-def test_both_arms_train_and_go_on(trained: Path) -> None:
+def test_both_arms_train_and_resume(trained: Path) -> None:
     for arm in ("baseline", "depth"):
         assert steps_of(trained, arm) == [2, 4]
         points = read_metrics(RunFolder(str(trained / arm)).metrics)
@@ -96,7 +96,9 @@ def test_a_finished_run_is_left_as_it_is(
     assert train.JOB.main(settings(store, trained, 4)) == 0
     assert "weights average" not in capsys.readouterr().err
     assert train.JOB.main(settings(store, trained, 4, "recipe.ema.sigma_rel=0.1")) == 0
-    assert f"`dmma weights average {trained}/depth --sigma-rel 0.1` makes the one given now" in capsys.readouterr().err
+    assert (
+        f"`dmma weights average {trained}/depth --sigma-rel 0.1` computes the one given now" in capsys.readouterr().err
+    )
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")} == before
 
 
@@ -138,10 +140,10 @@ def test_one_arm_failing_leaves_the_other_unharmed(
     marker = comparison_uri / "depth/checkpoints/step=000000004" / MARKER
     paths.write_json(str(marker), {**paths.read_json(str(marker)), "features_fingerprint": "0" * 64})
     assert train.JOB.main(settings(store, comparison_uri, 6, "mlflow=false")) == 1
-    said = capsys.readouterr().err
-    assert "Arm depth failed" in said
-    assert "another feature set" in said
-    assert "Not affected: baseline" in said
+    error = capsys.readouterr().err
+    assert "Arm depth failed" in error
+    assert "another feature set" in error
+    assert "Not affected: baseline" in error
     assert steps_of(comparison_uri, "baseline")[-1] == 6
     assert steps_of(comparison_uri, "depth")[-1] == 4
 
@@ -170,7 +172,7 @@ def kill_one_worker() -> None:
     ours[0].kill()
 
 
-def test_goes_on_after_the_death_of_one_of_two_workers_with_its_run_on_a_bucket(
+def test_training_resumes_after_the_death_of_one_of_two_workers_with_its_run_on_a_bucket(
     store: FeatureStore, bucket: str, ray_cluster: None
 ) -> None:
     comparison_uri = f"{bucket}/runs/killed"
@@ -185,14 +187,14 @@ def test_goes_on_after_the_death_of_one_of_two_workers_with_its_run_on_a_bucket(
     assert not paths.exists(f"{comparison_uri}/baseline/LEASE.json")
 
 
-def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(
+def test_ctrl_c_writes_a_checkpoint_and_the_same_command_resumes(
     store: FeatureStore, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     comparison_uri = tmp_path / "runs" / "stopped"
     command = settings(store, comparison_uri, 2000, "only=[depth]", "recipe.loop.checkpoint_every=2000", "mlflow=false")
     after_first_points(comparison_uri, "depth", lambda: os.kill(os.getpid(), signal.SIGINT))
     assert train.JOB.main(command) == 130
-    assert "run the same command to go on" in capsys.readouterr().err
+    assert "run the same command to resume" in capsys.readouterr().err
     (stopped,) = steps_of(comparison_uri, "depth")
     assert 4 <= stopped < 2000
     assert train.JOB.main([*command, f"recipe.loop.num_steps={stopped + 1}"]) == 0
@@ -207,8 +209,8 @@ def test_an_arm_that_another_job_trains_is_refused_and_the_other_arm_trains(
     with held(f"{comparison_uri}/depth", "train", 0.25):
         for more in ([], ["only=[depth]"], ["--dry-run"]):
             assert train.JOB.main(settings(store, comparison_uri, 2, "mlflow=false", *more)) == 1
-            said = capsys.readouterr().err
-            assert f"Another job writes into {comparison_uri}/depth: train (process {os.getpid()} on" in said
+            error = capsys.readouterr().err
+            assert f"Another job writes into {comparison_uri}/depth: train (process {os.getpid()} on" in error
         assert train.JOB.main(settings(store, comparison_uri, 2, "only=[baseline]", "mlflow=false")) == 0
     assert steps_of(comparison_uri, "baseline") == [2]
     assert sorted(TrackedComparison.read(str(comparison_uri)).arms) == ["baseline", "depth"]
@@ -223,13 +225,13 @@ def test_an_arm_that_another_job_took_over_stops_and_writes_no_more(
     def take_over() -> None:
         paths.write_json(str(lease), {**paths.read_json(str(lease)), "token": "another", "host": "elsewhere"})
 
-    command = settings(store, comparison_uri, 2000, "only=[depth]", "loop.checkpoint_every=2000", "mlflow=false")
+    command = settings(store, comparison_uri, 2000, "only=[depth]", "recipe.loop.checkpoint_every=2000", "mlflow=false")
     taker = after_first_points(comparison_uri, "depth", take_over)
     assert train.JOB.main(command) == 1
     taker.join()
-    said = capsys.readouterr().err
-    assert f"Arm depth failed: This job lost its lease on {comparison_uri}/depth" in said
-    assert "taken over by train" in said and "elsewhere" in said
+    error = capsys.readouterr().err
+    assert f"Arm depth failed: This job lost its lease on {comparison_uri}/depth" in error
+    assert "taken over by train" in error and "elsewhere" in error
     assert steps_of(comparison_uri, "depth") == []
     assert not (comparison_uri / "depth" / "FAILED.json").exists()
     assert paths.read_json(str(lease))["token"] == "another"
@@ -240,10 +242,10 @@ def test_dry_run_checks_everything_and_changes_nothing(
 ) -> None:
     before = sorted(str(path) for path in trained.rglob("*"))
     assert train.JOB.main(["--dry-run", *settings(store, trained, 9)]) == 0
-    said = capsys.readouterr().out
-    assert "Arm depth: tiny, depth both" in said
-    assert "from step 4 on" in said
-    assert "Order: baseline and depth; 1 worker an arm, each with no GPU and" in said
+    printed = capsys.readouterr().out
+    assert "Arm depth: tiny, depth both" in printed
+    assert "resuming at step 4" in printed
+    assert "Order: baseline and depth; 1 worker an arm, each with no GPU and" in printed
     assert sorted(str(path) for path in trained.rglob("*")) == before
 
 
@@ -265,9 +267,9 @@ def test_bad_input_is_a_sentence(
     import re
 
     assert train.JOB.main([*settings(store, tmp_path / "runs" / "x", 2), setting, "--dry-run"]) in (1, 2)
-    said = capsys.readouterr().err
-    assert re.search(sentence, said)
-    assert "Traceback" not in said
+    error = capsys.readouterr().err
+    assert re.search(sentence, error)
+    assert "Traceback" not in error
 
 
 def test_runs_of_others_are_left_alone(store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,10 @@ from dmma_core.job_configs import ArmConfig, TrainConfig
 from dmma_core.recipe import LoopConfig, Recipe, ScheduleConfig, ValidationConfig
 from dmma_core.storage.run_folder import RunFolder
 from dmma_core.training.arm import train_arm
-from dmma_core.training.normalisation import normalisation_of
+from dmma_core.training.normalisation import normalisation_of, stored_normalisation
 from helpers.features import write_feature_set
 from helpers.training import ALONE
-from ray_jobs.train import arm_plans, plan
+from ray_jobs.train import NORMALISATION, arm_plans, plan
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def store(tmp_path: Path) -> FeatureStore:
 
 
 def config_of(store: FeatureStore, comparison_uri: Path, num_steps: int, **settings: object) -> TrainConfig:
+    stored_normalisation(f"{comparison_uri}/{NORMALISATION}", store)  # the job's first file: the folder is its own
     every = {"log_every": 2, "validate_every": 2, "checkpoint_every": 2}
     return TrainConfig(
         features_uri=store.uri,
@@ -39,15 +40,15 @@ def config_of(store: FeatureStore, comparison_uri: Path, num_steps: int, **setti
     )
 
 
-def test_a_start_that_trained_on_or_was_deleted(store: FeatureStore, tmp_path: Path) -> None:
+def test_initial_weights_whose_run_was_trained_further_or_deleted(store: FeatureStore, tmp_path: Path) -> None:
     only_baseline = {"baseline": ArmConfig()}
     first = config_of(store, tmp_path / "first", 2, arms=only_baseline)
     assert train_arm(arm_plans(first, store, normalisation_of(store))[0], ALONE)
     fine = config_of(store, tmp_path / "fine", 2, init_uri=str(tmp_path / "first" / "baseline"))
-    begun, _ = arm_plans(fine, store, normalisation_of(store))
-    assert train_arm(begun, ALONE)
+    baseline, _ = arm_plans(fine, store, normalisation_of(store))
+    assert train_arm(baseline, ALONE)
     depth = arm_plans(fine, store, normalisation_of(store))[1]
-    assert depth.init == begun.init is not None
+    assert depth.init == baseline.init is not None
 
     longer = replace(first, recipe=replace(first.recipe, loop=replace(first.recipe.loop, num_steps=4)))
     assert train_arm(arm_plans(longer, store, normalisation_of(store))[0], ALONE)
@@ -59,15 +60,13 @@ def test_a_start_that_trained_on_or_was_deleted(store: FeatureStore, tmp_path: P
     shutil.rmtree(tmp_path / "first")
     with pytest.raises(IncompleteError, match="no complete checkpoint"):
         arm_plans(fine, store, normalisation_of(store))  # the arm with depth has still to start
-    going_on = replace(
-        fine, only=["baseline"], recipe=replace(fine.recipe, loop=replace(fine.recipe.loop, num_steps=4))
-    )
-    assert "resuming at step 2" in "\n".join(plan(going_on))
-    assert train_arm(arm_plans(going_on, store, normalisation_of(store))[0], ALONE)
-    assert RunFolder(begun.run_uri).checkpoint().step == 4
+    resumed = replace(fine, only=["baseline"], recipe=replace(fine.recipe, loop=replace(fine.recipe.loop, num_steps=4)))
+    assert "resuming at step 2" in "\n".join(plan(resumed))
+    assert train_arm(arm_plans(resumed, store, normalisation_of(store))[0], ALONE)
+    assert RunFolder(baseline.run_uri).checkpoint().step == 4
 
 
-def test_arms_of_a_seed_are_not_given_a_start_afterwards(store: FeatureStore, tmp_path: Path) -> None:
+def test_arms_of_a_seed_are_not_given_other_initial_weights_afterwards(store: FeatureStore, tmp_path: Path) -> None:
     config = config_of(store, tmp_path / "runs", 2, arms={"baseline": ArmConfig()})
     assert train_arm(arm_plans(config, store, normalisation_of(store))[0], ALONE)
     with pytest.raises(CheckpointError, match="from other initial weights than the given ones"):

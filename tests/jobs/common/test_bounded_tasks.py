@@ -1,4 +1,4 @@
-"""Bounded tasks on a real Ray: order, how many are taken, errors, and calls that kill their worker."""
+"""Bounded tasks on a real Ray: order, how many are in flight, errors, and calls that kill their worker."""
 
 from collections.abc import Iterator
 

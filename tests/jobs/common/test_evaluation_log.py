@@ -46,7 +46,7 @@ class Chain:
 
 @pytest.fixture(scope="module")
 def chain(generated_pair: GeneratedPair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    """Runs with a checkpoint each, whose sounds are the made ones; the first evaluation has no server."""
+    """Runs with a checkpoint each, with synthetic sounds; the first evaluation has no server."""
     folder = tmp_path_factory.mktemp("evaluated")
     runs = write_comparison(folder, "small").uri
     generated = {}
@@ -62,7 +62,7 @@ def chain(generated_pair: GeneratedPair, tmp_path_factory: pytest.TempPathFactor
         yield Chain(runs, generated, folder)
 
 
-def test_without_a_server_the_report_is_whole_and_the_numbers_follow_later(
+def test_without_a_server_the_report_is_complete_and_the_values_follow_later(
     chain: Chain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody answers
@@ -70,7 +70,7 @@ def test_without_a_server_the_report_is_whole_and_the_numbers_follow_later(
     assert "MLflow at http://127.0.0.1:9 does not answer" in capsys.readouterr().err
     assert chain.evaluate("depth", "--dry-run", "mlflow=false") == 0
     assert chain.evaluate("depth") == 0
-    assert "stay there alone: MLflow at http://127.0.0.1:9" in capsys.readouterr().err
+    assert "are only there: MLflow at http://127.0.0.1:9" in capsys.readouterr().err
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert chain.evaluate("baseline", "mlflow=false") == 0
     assert not (chain.folder / "mlflow").exists()

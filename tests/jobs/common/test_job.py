@@ -14,7 +14,7 @@ from ray_jobs.common.job import Job
 
 @dataclass(frozen=True)
 class EchoConfig:
-    """`text` is said `times` times."""
+    """`text` is printed `times` times."""
 
     text: str = "hello"
     times: int = 1
@@ -24,9 +24,9 @@ class EchoConfig:
 def echo_job(run=lambda config: print(config.text * config.times)) -> Job:
     return Job(
         name="echo",
-        summary="Say a text.",
+        summary="Print a text.",
         config=EchoConfig,
-        plan=lambda config: [f"Would say {config.text!r}."],
+        plan=lambda config: [f"Would print {config.text!r}."],
         run=run,
         example="dmma echo hi",
         flags={"--text": "text"},
@@ -35,7 +35,7 @@ def echo_job(run=lambda config: print(config.text * config.times)) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "printed"),
     [
         ([], "hello"),
         (["hi"], "hi"),
@@ -46,10 +46,10 @@ def echo_job(run=lambda config: print(config.text * config.times)) -> Job:
     ],
 )
 def test_settings_come_from_flags_words_and_pairs(
-    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    argv: list[str], printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert echo_job().main(argv) == 0
-    assert capsys.readouterr().out.strip() == said
+    assert capsys.readouterr().out.strip() == printed
 
 
 def test_a_second_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,7 @@ def test_a_second_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "printed"),
     [
         ("a=b.mp4", "a=b.mp4"),  # such a file exists
         ("times=2", "hellohello"),  # here too, but it is a setting
@@ -68,13 +68,13 @@ def test_a_second_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_file_may_have_an_equals_sign(
-    word: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    word: str, printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a=b.mp4", "times=2"):
         (tmp_path / name).touch()
     assert echo_job().main([word]) == 0
-    assert capsys.readouterr().out.strip() == said
+    assert capsys.readouterr().out.strip() == printed
 
 
 def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +82,12 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
         echo_job().main(["--help"])
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
-    for part in ("example: dmma echo hi", "times: 1", "`text` is said `times` times.", "a file, is the setting text"):
+    for part in (
+        "example: dmma echo hi",
+        "times: 1",
+        "`text` is printed `times` times.",
+        "a file, is the setting text",
+    ):
         assert part in out
 
 
@@ -93,7 +98,7 @@ def test_dry_run_prints_settings_and_plan_and_does_nothing(capsys: pytest.Captur
     assert echo_job(never).main(["--dry-run", "times=3"]) == 0
     out = capsys.readouterr().out
     assert "times: 3" in out
-    assert "Would say 'hello'." in out
+    assert "Would print 'hello'." in out
 
 
 def test_a_users_error_is_one_sentence_and_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +121,7 @@ def test_ctrl_c_is_130_and_a_defect_keeps_its_traceback(capsys: pytest.CaptureFi
         echo_job(lambda config: print(1 // 0)).main([])
 
 
-def test_sigterm_ends_a_job_in_good_order(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sigterm_ends_a_job_as_ctrl_c_does(capsys: pytest.CaptureFixture[str]) -> None:
     before, ended = signal.getsignal(signal.SIGTERM), []
 
     def wait(config: EchoConfig) -> None:
@@ -134,8 +139,8 @@ def test_sigterm_ends_a_job_in_good_order(capsys: pytest.CaptureFixture[str]) ->
 CHATTY = """
 from ray_jobs.common.job import Job
 from test_job import EchoConfig
-say = lambda config: [print(config.text, flush=True) for _ in range(10_000)]
-raise SystemExit(Job("echo", "", EchoConfig, plan=lambda config: [], run=say, example="").main([]))
+chat = lambda config: [print(config.text, flush=True) for _ in range(10_000)]
+raise SystemExit(Job("echo", "", EchoConfig, plan=lambda config: [], run=chat, example="").main([]))
 """
 
 

@@ -66,7 +66,7 @@ def test_as_many_arms_at_once_as_there_are_gpus_for() -> None:
 @pytest.mark.parametrize(
     ("num_workers", "nodes", "device", "sentence"),
     [
-        (3, [Node(8, 2)], "auto", "Each arm wants 3 GPU workers, the cluster has 2 GPUs. Lower num_workers"),
+        (3, [Node(8, 2)], "auto", "Each arm needs 3 GPU workers, the cluster has 2 GPUs. Lower num_workers"),
         (1, [Node(8)], "cuda", "has 0 GPUs"),
         (1, [Node(0, 2)], "auto", "has 0 GPUs"),
         (1, [Node(0)], "auto", "0 CPUs are too few for 2 workers"),

@@ -37,7 +37,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables without runs; making them takes seconds."""
+    """MLflow's tables without runs; creating them takes seconds."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
@@ -105,7 +105,7 @@ def ids_were(comparison: TrackedComparison) -> dict[str, Any]:
 
 
 def histories(comparison: TrackedComparison) -> dict[str, list[tuple[int, float]]]:
-    """Samples and training losses of every arm as a new client reads them, through the ids that are remembered."""
+    """Samples and training losses of every arm as a new client reads them, by the ids in mlflow.json."""
     client = MlflowClient(tracking_uri=tracking_uri_for(comparison.uri))
     ids = paths.read_json(f"{comparison.uri}/mlflow.json")
     assert {run.info.run_id for run in client.search_runs([ids["experiment_id"]])} == {
@@ -154,7 +154,7 @@ def test_runs_and_experiments_in_state_deleted_are_restored(
     assert histories(comparison) == {"baseline": [(4, 1.0), (8, 1.0)], "depth": [(4, 1.0), (8, 1.0)]}
 
 
-def test_runs_that_are_gone_are_made_again_while_training_uploads(
+def test_runs_that_are_gone_are_created_again_while_training_uploads(
     comparison: TrackedComparison, ids_were: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -191,7 +191,7 @@ def test_arms_have_colours_of_their_own_and_those_of_the_page(comparison: Tracke
     assert len(set(later.values())) == 4
 
 
-def test_an_upload_that_broke_off_is_said(comparison: TrackedComparison, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_upload_is_reported(comparison: TrackedComparison, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(local_mlflow_folder(comparison.uri))
     shutil.rmtree(folder)
     folder.write_bytes(b"")  # a file where the database's folder would be
@@ -202,22 +202,22 @@ def test_an_upload_that_broke_off_is_said(comparison: TrackedComparison, caplog:
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """Takes connections and never says a word."""
+    """Accepts connections and never answers."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(16)
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_server_that_never_answers_holds_nothing_up(
+def test_a_server_that_never_answers_delays_nothing(
     comparison: TrackedComparison, silent_server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
-    begun_s = time.monotonic()
+    started_s = time.monotonic()
     with Uploader(comparison, patience_s=1.0) as uploader:
-        assert time.monotonic() - begun_s < 1.0
+        assert time.monotonic() - started_s < 1.0
         uploader.finish({"baseline": "FINISHED", "depth": "FINISHED"})
-    assert time.monotonic() - begun_s < 5.0
+    assert time.monotonic() - started_s < 5.0
     assert "dmma sync-metrics" in caplog.text
 
 

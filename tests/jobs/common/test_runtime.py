@@ -1,4 +1,4 @@
-"""A local Ray that does not start: a sentence, and a second try where the first one took too long."""
+"""A local Ray that does not start: an error message, and one retry where the start timed out."""
 
 import os
 import subprocess
@@ -45,10 +45,10 @@ def test_a_temporary_folder_that_ray_cannot_use_is_a_sentence(tmp_path: Path, fo
 
 
 @pytest.mark.parametrize("num_late", [1, 2])
-def test_a_late_start_is_tried_once_more(
+def test_a_late_start_is_retried_once(
     num_late: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ray's own patience, 30 s, is too long to wait out here; `ray.init` stands for a late one."""
+    """Ray's own timeout, 30 s, is too long for a test; `ray.init` is replaced by one that is late."""
     starts = []
 
     def init(**settings: object) -> None:
@@ -70,7 +70,7 @@ def test_a_late_start_is_tried_once_more(
         ):
             raise AssertionError
     assert len(starts) == 2
-    assert "trying once more" in caplog.text
+    assert "retrying once" in caplog.text
     assert ray.init is init
 
 

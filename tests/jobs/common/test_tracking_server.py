@@ -70,9 +70,9 @@ def test_a_password_in_the_address_works_everywhere_and_is_written_nowhere(
     assert ui.JOB.main([comparison.uri, "open_browser=false"]) == 0
     assert doctor._mlflow() == f"http://{guarded.host} answers"
     assert guarded.refused == refused_before
-    said = capsys.readouterr()
-    assert f"MLflow: http://{guarded.host}/#/compare-runs" in said.out
-    assert f"MLflow at http://{guarded.host} and upload" in said.out
+    printed = capsys.readouterr()
+    assert f"MLflow: http://{guarded.host}/#/compare-runs" in printed.out
+    assert f"MLflow at http://{guarded.host} and upload" in printed.out
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert f"http://{guarded.host}" in files[tmp_path / "runs" / "guarded" / "mlflow.json"].decode()
     assert tmp_path / "runs" / "guarded" / "comparison.json" in files
@@ -84,7 +84,7 @@ def test_a_password_in_the_address_works_everywhere_and_is_written_nowhere(
         assert [file.path for file in client.list_artifacts(ids["parent"], "comparison")] == ["comparison/table.md"]
     stored = " ".join(str(run.to_dictionary()) for run in runs)
     for secret in SPELLINGS:
-        assert secret not in said.out + said.err + caplog.text + stored
+        assert secret not in printed.out + printed.err + caplog.text + stored
         assert not any(secret.encode() in content for content in files.values())
 
 
@@ -99,9 +99,9 @@ def test_the_variables_alone_work_and_a_wrong_password_is_found_before_the_work(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{USER}:wrong-one@{guarded.host}")
     for argv in ([comparison.uri, "--dry-run"], [comparison.uri]):
         assert sync_metrics_job.JOB.main(argv) == 1
-        said = capsys.readouterr().err
-        assert f"MLflow at http://{guarded.host}" in said
-        assert "wrong-one" not in said
+        error = capsys.readouterr().err
+        assert f"MLflow at http://{guarded.host}" in error
+        assert "wrong-one" not in error
     with pytest.raises(
         DmmaError, match=r"refuses the user or the password \(HTTP 401\)\. Set MLFLOW_TRACKING_USERNAME"
     ):
@@ -149,7 +149,7 @@ def test_the_password_of_a_database_is_in_no_error(tmp_path: Path, monkeypatch: 
         "mysql://a:se%40cret@host/db",
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(DmmaError, match="://host/db did not take") as caught:
+        with pytest.raises(DmmaError, match="://host/db did not accept") as caught:
             sync_metrics(comparison)
         assert not any(secret in str(caught.value) for secret in ("se%40cret", "se@cret"))
 
