@@ -1,14 +1,14 @@
-# DMMA: `make demo` shows the whole chain, `make test` checks it. Both need Python 3.11 and nothing else.
+# DMMA: `make demo` runs the full chain, `make test` checks it. Both need Python 3.11 or 3.12 and nothing else.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH  ?= cpu
 CLIPS  ?=
 BIN    := .venv/bin
 
-# The CPU build of torch is not on PyPI; it brings no CUDA packages. `make setup TORCH=cuda` takes PyPI's CUDA build.
+# The CPU build of torch is not on PyPI; it needs no CUDA packages. `make setup TORCH=cuda` installs PyPI's CUDA build.
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' requirements.lock)
 TORCHVISION_VERSION := $(shell sed -n 's/^torchvision==//p' requirements.lock)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
-# Of pip's output: what it downloads, with sizes, and when it installs. Its warnings and errors come unfiltered.
+# Shows of pip's output what it downloads, with sizes, and when it installs. Its warnings and errors are not filtered.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 SHOWN := sed -unE -e 's/^ +Downloading (.*)/           \1/p' -e 's/^Installing collected packages.*/           installing .../p'
@@ -17,7 +17,7 @@ SHOWN := sed -unE -e 's/^ +Downloading (.*)/           \1/p' -e 's/^Installing c
 
 help:
 	@echo "make setup              .venv with the locked dependencies (TORCH=cuda for the CUDA build)"
-	@echo "make demo               the whole chain on rendered clips, ends with the comparison of baseline and depth"
+	@echo "make demo               the full chain on rendered clips, ends with the comparison of baseline and depth"
 	@echo "make demo CLIPS=folder  the same on your own videos"
 	@echo "make check              lint, types, import rules, dependencies, every shipped YAML"
 	@echo "make test               make check, then all other tests"
@@ -28,7 +28,7 @@ setup: .venv/ready-$(TORCH)
 
 .venv/ready-$(TORCH): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "DMMA needs Python 3.11 or 3.12, this is " + sys.version.split()[0] + ". Give another with PYTHON=...")'
-	@date '+%T  [1/3] Making .venv (all three steps take a few minutes the first time) ...'
+	@date '+%T  [1/3] Creating .venv (all three steps take a few minutes the first time) ...'
 	@$(PYTHON) -m venv .venv
 	@date '+%T  [2/3] torch $(TORCH_VERSION) for $(TORCH) ...'
 ifeq ($(TORCH),cpu)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Ray head node on this machine, loopback only, that takes jobs over HTTP as a rented cluster would.
+# A Ray head node on this machine, loopback only, that accepts jobs over HTTP as a rented cluster does.
 #
 #   infra/local_cluster.sh                       # in one terminal; Ctrl-C ends it
 #   export RAY_ADDRESS=http://127.0.0.1:8265     # in another

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Submits a job to the Ray cluster at RAY_ADDRESS. Ray copies the project without .git, so the commit goes along in a
-# variable and stands in the provenance of all that the job writes. Options of `ray job submit` may stand before the --.
+# Submits a job to the Ray cluster at RAY_ADDRESS. Ray copies the project without .git, so a variable passes the commit to the
+# provenance of everything that the job writes. Options of `ray job submit` may be given before the --.
 #
 #   infra/submit.sh -- dmma extract --config tiny manifest_uri=$PWD/manifest/demo out_uri=$PWD/features/demo
 #   infra/submit.sh --no-wait -- dmma train --config tiny features_uri=$PWD/features/demo comparison_uri=$PWD/runs/demo
