@@ -1,9 +1,9 @@
-"""The picture of the packages in docs/ is the one that the code draws now."""
+"""The figure of the packages in docs/ is the one that the code draws now."""
 
 from docs.pictures import packages
 
 
-def test_the_picture_of_the_packages_is_up_to_date() -> None:
+def test_the_figure_of_the_packages_is_up_to_date() -> None:
     assert packages.SVG.read_text() == packages.draw(), "Run `python -m docs.pictures.packages`."
 
 
