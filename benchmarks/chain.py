@@ -1,6 +1,6 @@
 """The demo as a benchmark: seconds of each step, throughput, memory, how far both arms learned, and the sounds' levels.
 
-    python -m benchmarks.chain [--work FOLDER] [key=value …]      settings as for `dmma demo`
+python -m benchmarks.chain [--work FOLDER] [key=value …]      settings as for `dmma demo`
 """
 
 import argparse
