@@ -100,7 +100,7 @@ def test_a_run_on_encoders_of_ones_own_is_generated_with_them(
     run_uri = write_run(tmp_path / "random-depth", {"clip": str(tmp_path / "clip.safetensors")})
     settings = [video, "--run", run_uri, "sampling.num_steps=1"]
     assert generate.JOB.main(settings) != 0
-    assert "encoders differ. Use the same bundle, with the same encoder_weights" in capsys.readouterr().err
+    assert "encoders differ. Use the same bundle with the same encoder_weights" in capsys.readouterr().err
     assert generate.JOB.main([*settings, f"encoder_weights.clip={tmp_path}/clip.safetensors"]) == 0
     assert len(_made("*/*.flac")) == 1
 
