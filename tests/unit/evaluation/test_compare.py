@@ -26,15 +26,9 @@ from dmma_core.recipe import DropoutConfig, LoopConfig, OptimConfig, Recipe
 from helpers.generated import GeneratedPair
 
 
-@pytest.fixture(scope="module")
-def reports(generated_pair: GeneratedPair, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Report]:
-    folder = tmp_path_factory.mktemp("compared")
-    made = []
-    for uri in (generated_pair.baseline, generated_pair.depth):
-        name = str(folder / f"{Path(uri).name}.json")
-        *_, report = evaluate(open_generated(uri), EvaluatorConfig(), TinyTaggerNetwork(), name)
-        made.append(report)
-    return made[0], made[1]
+@pytest.fixture
+def reports(measured_pair: tuple[Report, Report]) -> tuple[Report, Report]:
+    return measured_pair
 
 
 def _changed(report: Report, **changes: object) -> Report:

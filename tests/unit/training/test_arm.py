@@ -142,7 +142,7 @@ def test_a_lost_lease_ends_the_arm_without_a_marker(store: FeatureStore, tmp_pat
     plan = small_plan(tmp_path, store, num_steps=6)
     with held(plan.run_uri, "train") as lease:
         mine = replace(plan, lease=lease.token)
-        assert train_arm(replace(mine, loop=replace(plan.loop, num_steps=2)), ALONE)
+        assert train_arm(with_recipe(mine, loop={"num_steps": 2}), ALONE)
     with held(plan.run_uri, "train"), pytest.raises(LeaseLostError, match="taken over by train"):
         train_arm(mine, ALONE)
     with pytest.raises(LeaseLostError, match=r"LEASE.json is gone"):
@@ -161,7 +161,7 @@ def test_a_lost_lease_ends_the_arm_without_a_marker(store: FeatureStore, tmp_pat
     state = new_state(plan, store, ALONE)
     state.step = 4
     with pytest.raises(LeaseLostError):
-        save_checkpoint(folder, state, plan.identity(store), plan.ema, 1, lose(MODEL))
+        save_checkpoint(folder, state, plan.identity(store), lose(MODEL))
     assert (folder.steps(), folder.complete_steps()) == ([2, 4], [2])
 
 

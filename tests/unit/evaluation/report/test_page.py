@@ -8,14 +8,11 @@ import pytest
 
 from dmma_core.errors import IncompleteError
 from dmma_core.evaluation.compare import compare
-from dmma_core.evaluation.embed import TinyTaggerNetwork
-from dmma_core.evaluation.evaluate import evaluate, open_generated
-from dmma_core.evaluation.evaluator_config import EvaluatorConfig
 from dmma_core.evaluation.report.curves import read_curves
 from dmma_core.evaluation.report.examples import choose_examples, make_examples
 from dmma_core.evaluation.report.page import report_page
 from dmma_core.evaluation.report_file import Report
-from helpers.generated import NUM_CLIPS, GeneratedPair
+from helpers.generated import NUM_CLIPS
 
 HOSTILE = '<script>alert("x")</script> & "quoted"'
 
@@ -27,15 +24,11 @@ def _inverse_depth_by_height(frames_THWC: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def reports(generated_pair: GeneratedPair, tmp_path_factory: pytest.TempPathFactory) -> list[Report]:
-    folder = tmp_path_factory.mktemp("page")
-    made = []
-    for uri in (generated_pair.baseline, generated_pair.depth):
-        name = str(folder / f"{Path(uri).name}.json")
-        *_, report = evaluate(open_generated(uri), EvaluatorConfig(), TinyTaggerNetwork(), name)
-        report.record["rows"] = [{**row, "caption": HOSTILE} for row in report.record["rows"]]
-        made.append(report)
-    return made
+def reports(measured_pair: tuple[Report, Report]) -> list[Report]:
+    return [
+        Report(report.uri, {**report.record, "rows": [{**row, "caption": HOSTILE} for row in report.record["rows"]]})
+        for report in measured_pair
+    ]
 
 
 @pytest.fixture(scope="module")
