@@ -101,7 +101,7 @@ def test_without_mlflow_nothing_goes_there(
     assert compare.JOB.main([*settings, "mlflow=false"]) == 0
     assert "MLflow" not in capsys.readouterr().err
     assert compare.JOB.main(settings) == 0
-    assert f"The numbers of {tmp_path}/comparison stay there alone" in capsys.readouterr().err
+    assert f"The values of {tmp_path}/comparison" in capsys.readouterr().err
 
 
 def test_a_missing_report_and_other_clips_end_with_a_sentence(
@@ -141,8 +141,8 @@ def test_neither_job_writes_over_other_files(reports: Path, tmp_path: Path, caps
     for job, settings, sentence in (
         (compare, comparison, f"{tmp_path}/table.json would be overwritten, but it is the input"),
         (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/own.json"], "overwritten: own.json"),
-        (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/weights.json"], "over: weights.safetensors"),
-        (evaluate, [f"generated_uri={generated}", f"report_uri={generated}/GENERATION.json"], "over: GENERATION.json"),
+        (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/weights.json"], "overwritten: weights.safetensors"),
+        (evaluate, [f"generated_uri={generated}", f"report_uri={generated}/GENERATION.json"], "overwritten: GENERATION.json"),
     ):
         for more in ([], ["--dry-run"]):
             assert job.JOB.main([*settings, *more]) == 1

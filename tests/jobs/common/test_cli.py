@@ -1,8 +1,12 @@
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ray_jobs.common import cli
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_command_line_lists_its_jobs_and_refuses_others(capsys: pytest.CaptureFixture[str]) -> None:
@@ -13,14 +17,14 @@ def test_the_command_line_lists_its_jobs_and_refuses_others(capsys: pytest.Captu
     assert "no job 'exract'" in capsys.readouterr().err
 
 
-def test_a_package_that_is_not_installed_is_a_sentence_and_an_own_module_is_a_defect(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delitem(sys.modules, "ray_jobs.render", raising=False)
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "ray", None)
-        assert cli.main(["render"]) == 1
-    assert "(ray). Install them: pip install 'dmma[jobs]'." in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "ray_jobs.render", None)
-    with pytest.raises(ModuleNotFoundError, match=r"ray_jobs\.render"):
-        cli.main(["render"])
+@pytest.mark.parametrize(
+    ("absent", "message"),
+    [("ray", "(ray). Install them: pip install 'dmma[jobs]'."), ("ray_jobs.render", "ModuleNotFoundError")],
+)
+def test_a_package_that_is_not_installed_is_a_sentence_and_an_own_module_is_a_defect(absent: str, message: str) -> None:
+    """In a process of its own, in which nothing has been imported yet."""
+    code = f"import sys; sys.modules[{absent!r}] = None; from ray_jobs.common import cli; sys.exit(cli.main(['render']))"
+    run = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert message in run.stderr
+    assert ("Traceback" in run.stderr) == (absent == "ray_jobs.render")
