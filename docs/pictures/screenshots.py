@@ -1,4 +1,4 @@
-"""Take docs/images/report.png and mlflow.png of a finished demo: its report page, and MLflow with both arms.
+"""Take docs/images/report.png and mlflow.png of a finished demo: its report page, and MLflow's chart of both arms.
 
     python -m docs.pictures.screenshots REPORT COMPARISON      report.html and the folder runs/<comparison>
 
@@ -12,8 +12,9 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from dmma_core.storage import paths
+from ray_jobs.common.reporting import IDS
 from ray_jobs.common.tracking_server import local_mlflow_folder, tracking_uri_for
-from ray_jobs.tools.ui import comparison_url, mlflow_server
+from ray_jobs.tools.ui import mlflow_server
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 _PORT = 5099
@@ -43,12 +44,18 @@ def main() -> None:
 
 
 def take_mlflow(page: Page, comparison_uri: str) -> None:
-    folder = local_mlflow_folder(comparison_uri)
-    with mlflow_server(tracking_uri_for(comparison_uri), folder, _PORT):
+    """MLflow's charts of the comparison's validation loss, each arm in its own colour."""
+    experiment = paths.read_json(paths.join(comparison_uri, IDS))["experiment_id"]
+    with mlflow_server(tracking_uri_for(comparison_uri), local_mlflow_folder(comparison_uri), _PORT):
         page.add_init_script(_NO_ASSISTANT)
-        page.goto(comparison_url(comparison_uri, f"http://127.0.0.1:{_PORT}"), wait_until="domcontentloaded")
+        url = f"http://127.0.0.1:{_PORT}/#/experiments/{experiment}/runs?compareRunsMode=CHART"
+        page.goto(url, wait_until="domcontentloaded")
         page.wait_for_selector("svg.main-svg", timeout=_PLOT_LIMIT_MS)
-        page.wait_for_timeout(3000)
+        page.locator(
+            "button[data-component-id*=runnamecellrenderer]"
+        ).first.click()  # shows the arms below their comparison
+        page.get_by_placeholder("Search metric charts").fill("/loss")
+        page.wait_for_timeout(5000)
         page.screenshot(path=IMAGES / "mlflow.png")
 
 
