@@ -141,8 +141,16 @@ def test_neither_job_writes_over_other_files(reports: Path, tmp_path: Path, caps
     for job, settings, sentence in (
         (compare, comparison, f"{tmp_path}/table.json would be overwritten, but it is the input"),
         (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/own.json"], "overwritten: own.json"),
-        (evaluate, [f"generated_uri={generated}", f"report_uri={tmp_path}/weights.json"], "overwritten: weights.safetensors"),
-        (evaluate, [f"generated_uri={generated}", f"report_uri={generated}/GENERATION.json"], "overwritten: GENERATION.json"),
+        (
+            evaluate,
+            [f"generated_uri={generated}", f"report_uri={tmp_path}/weights.json"],
+            "overwritten: weights.safetensors",
+        ),
+        (
+            evaluate,
+            [f"generated_uri={generated}", f"report_uri={generated}/GENERATION.json"],
+            "overwritten: GENERATION.json",
+        ),
     ):
         for more in ([], ["--dry-run"]):
             assert job.JOB.main([*settings, *more]) == 1
