@@ -224,7 +224,8 @@ def changes_between(before: Mapping[str, Any], now: Mapping[str, Any], prefix: s
     """Settings that differ between two recipes given as nested dicts (`config_to_dict`); one that is absent is None."""
     changes: Changes = {}
     for key in sorted({*before, *now}):
-        name, old, new = f"{prefix}.{key}".lstrip("."), _as_json(before.get(key)), _as_json(now.get(key))
+        name = f"{prefix}.{key}" if prefix else key
+        old, new = _as_json(before.get(key)), _as_json(now.get(key))
         if isinstance(old, Mapping | None) and isinstance(new, Mapping | None) and old != new:
             changes |= changes_between(old or {}, new or {}, name)
         elif old != new:

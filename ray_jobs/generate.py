@@ -25,30 +25,30 @@ Rows = Iterable[tuple[Clip, Mapping[str, Array]]]
 
 def plan(config: GenerateConfig) -> list[str]:
     """Check checkpoint, features or video, and write access; describe what would be generated."""
-    maker = _maker(config)
-    clips, _, source = _inputs(config, maker)
-    folder = _folder(config, maker, source)
+    generator = _generator(config)
+    clips, _, source = _inputs(config, generator)
+    folder = _folder(config, generator, source)
     folder.check(clips)
     paths.check_writable(folder.uri)
-    return [f"Sounds to generate with {maker.checkpoint.uri} in {folder.uri}: {len(clips)}."]
+    return [f"Sounds to generate with {generator.checkpoint.uri} in {folder.uri}: {len(clips)}."]
 
 
 def run(config: GenerateConfig) -> None:
     """Generate every missing sound, then write the marker."""
-    maker = _maker(config)
-    clips, rows, source = _inputs(config, maker)
-    folder = _folder(config, maker, source)
+    generator = _generator(config)
+    clips, rows, source = _inputs(config, generator)
+    folder = _folder(config, generator, source)
     folder.claim(clips)
     failures = []
     num_pending = sum(not folder.is_done(clip) for clip in clips)
-    with Progress(f"generate {maker.checkpoint.record['arm']}", num_pending) as shown:
-        for failure in write_sounds(maker, folder, rows, config.sampling, config.batch_size):
+    with Progress(f"generate {generator.checkpoint.record['arm']}", num_pending) as shown:
+        for failure in write_sounds(generator, folder, rows, config.sampling, config.batch_size):
             failures += [failure] if failure else []
             shown.advance()
-    training = _training(config, maker)
+    training = _training(config, generator)
     folder.complete([clip.clip_id for clip in clips], failures, training)
     if training["overfitting"]:
-        _log.warning("%s The checkpoint of step %d was used.", training["overfitting"], maker.checkpoint.step)
+        _log.warning("%s The checkpoint of step %d was used.", training["overfitting"], generator.checkpoint.step)
     print(f"{folder.uri}: sound for {len(clips) - len(failures)} of {len(clips)} clips.")
     if failures:
         print(f"The failed clips, with their reasons: {folder.failures_uri}.")
@@ -60,7 +60,7 @@ def run(config: GenerateConfig) -> None:
         )
 
 
-def _maker(config: GenerateConfig) -> SoundGenerator:
+def _generator(config: GenerateConfig) -> SoundGenerator:
     if bool(config.video) == bool(config.features_uri):
         raise ConfigError(
             "Give either a video or features_uri.", remedy="For example: dmma generate clip.mp4 --run RUN."
@@ -73,21 +73,21 @@ def _checkpoint(config: GenerateConfig) -> Checkpoint:
     return run.best_checkpoint() if config.step is None and config.checkpoint == "best" else run.checkpoint(config.step)
 
 
-def _training(config: GenerateConfig, maker: SoundGenerator) -> dict[str, Any]:
+def _training(config: GenerateConfig, generator: SoundGenerator) -> dict[str, Any]:
     """What GENERATION.json reports of the network: how it was trained, and how its checkpoint was chosen."""
     newest = RunFolder(paths.absolute(config.run_uri)).checkpoint()
     choice = config.checkpoint if config.step is None else "step"
-    return {**maker.checkpoint.training, "choice": choice, "overfitting": newest.overfitting}
+    return {**generator.checkpoint.training, "choice": choice, "overfitting": newest.overfitting}
 
 
-def _inputs(config: GenerateConfig, maker: SoundGenerator) -> tuple[list[Clip], Rows, dict[str, Any]]:
+def _inputs(config: GenerateConfig, generator: SoundGenerator) -> tuple[list[Clip], Rows, dict[str, Any]]:
     """Clips, their features (read lazily), and what identifies them in the folder's plan."""
     if config.video:
-        clip = clip_of_video(config.video, config.prompt, config.start_s, maker.schema.duration_s)
-        lazily = ((clip, features_of_clip(maker.bundle, clip)) for _ in range(1))
+        clip = clip_of_video(config.video, config.prompt, config.start_s, generator.schema.duration_s)
+        lazily = ((clip, features_of_clip(generator.bundle, clip)) for _ in range(1))
         return [clip], lazily, {"video_sha256": clip.source_sha256, "prompt": config.prompt, "start_s": config.start_s}
     store = FeatureStore(config.features_uri)
-    maker.schema.require_equal(store.schema, config.features_uri)
+    generator.schema.require_equal(store.schema, config.features_uri)
     rows = store.rows_of_split(config.split)[: config.max_clips]
     if not rows:
         raise ConfigError(f"{config.features_uri} has no clip in split {config.split!r}.", remedy="Give another split.")
@@ -99,10 +99,10 @@ def _inputs(config: GenerateConfig, maker: SoundGenerator) -> tuple[list[Clip], 
     return [store.clips[row] for row in rows], ((store.clips[row], store.read(row)) for row in rows), source
 
 
-def _folder(config: GenerateConfig, maker: SoundGenerator, source: Mapping[str, Any]) -> GenerationFolder:
+def _folder(config: GenerateConfig, generator: SoundGenerator, source: Mapping[str, Any]) -> GenerationFolder:
     """The folder at `out_uri`, or the default one. By default each video, prompt, start and seed has its own."""
-    made_with = generation_plan(maker, config.sampling, config.weights, **source)
-    uri = config.out_uri or _default_uri(RunFolder(paths.absolute(config.run_uri)), maker.checkpoint.step)
+    made_with = generation_plan(generator, config.sampling, config.weights, **source)
+    uri = config.out_uri or _default_uri(RunFolder(paths.absolute(config.run_uri)), generator.checkpoint.step)
     if config.video and not config.out_uri:
         uri = paths.join(uri, f"{posixpath.basename(config.video)}-{fingerprint(made_with)[:8]}")
     return GenerationFolder(uri, made_with, audio_suffix=f".{config.audio_format}", with_video=config.with_video)

@@ -85,14 +85,11 @@ def run(config: TrainConfig) -> None:
     check_features(store, config.recipe.loop.batch_size, config.num_workers)
     _check_place(config)
     with ExitStack() as stack:
-        _train(
-            config,
-            store,
-            {
-                arm: stack.enter_context(held(paths.join(config.comparison_uri, arm), "train")).token
-                for arm in sorted(config.chosen_arms())
-            },
-        )
+        leases = {
+            arm: stack.enter_context(held(paths.join(config.comparison_uri, arm), "train")).token
+            for arm in sorted(config.chosen_arms())
+        }
+        _train(config, store, leases)
 
 
 def _train(config: TrainConfig, store: FeatureStore, leases: Mapping[str, LeaseToken]) -> None:

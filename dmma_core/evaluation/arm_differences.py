@@ -34,8 +34,7 @@ def _settings(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **settings,
         "recipe_changes": _without_bookkeeping(training["recipe_changes"] or []),
-        "code.git_commit": provenance.get("git_commit"),
-        "code.libraries": provenance.get("libraries"),
+        "code": {name: provenance.get(name) for name in ("git_commit", "libraries")},
         "checkpoint": training["choice"] if training["choice"] == "best" else report["step"],
         "weights": report["weights"],
         "sampling": report["sampling"],

@@ -140,13 +140,7 @@ class RunFolder:
                 f"{self.uri} has no complete checkpoint of step {step}, only of {', '.join(map(str, steps))}.",
                 remedy="Give another step, or none for the newest.",
             )
-        uri = self.checkpoint_uri(steps[-1] if step is None else step)
-        record = paths.read_json(paths.join(uri, MARKER))
-        if record.get("schema_version") != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"{uri} has schema version {record.get('schema_version')!r}, expected {SCHEMA_VERSION}."
-            )
-        return Checkpoint(uri, record["step"], record)
+        return self._read(steps[-1] if step is None else step)
 
     def best_checkpoint(self) -> Checkpoint:
         """The complete checkpoint with the lowest validation loss; the newest if none was validated.
@@ -154,9 +148,19 @@ class RunFolder:
         Raises IncompleteError if there is no complete checkpoint.
         """
         newest = self.checkpoint()
-        checkpoints = [newest if step == newest.step else self.checkpoint(step) for step in self.complete_steps()]
-        validated = [checkpoint for checkpoint in checkpoints if checkpoint.validation_loss is not None]
+        older = [self._read(step) for step in self.complete_steps() if step != newest.step]
+        validated = [checkpoint for checkpoint in (*older, newest) if checkpoint.validation_loss is not None]
         return min(validated, key=lambda found: (found.validation_loss, found.step), default=newest)
+
+    def _read(self, step: int) -> Checkpoint:
+        uri = self.checkpoint_uri(step)
+        record = paths.read_json(paths.join(uri, MARKER))
+        if record.get("schema_version") != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"{uri} has schema version {record.get('schema_version')!r}, this DMMA reads {SCHEMA_VERSION}.",
+                remedy="Train or import it again, into a new folder.",
+            )
+        return Checkpoint(uri, record["step"], record)
 
     def _advice(self) -> str:
         """Remedy for a folder without checkpoints: the runs below it if it is a comparison's folder."""

@@ -94,7 +94,8 @@ class RunIdentity:
 class TrainingState:
     """Everything that training changes. `step` and `samples` count trained ones, `wall_s` is the training time.
 
-    `lowest` and `newest` are (step, validation loss), None before the first validation. `recipe_changes` lists the changes
+    `lowest` and `newest` are (step, validation loss), None before the first validation, `newest` also after resuming
+    until the next one. `recipe_changes` lists the changes
     with which the run was resumed: {"step", "changes": {setting: [before, after]}}.
     """
 
@@ -115,9 +116,9 @@ class TrainingState:
             self.lowest = self.newest
 
     def validation_record(self) -> dict[str, Any] | None:
-        if self.lowest is None or self.newest is None:
+        if self.lowest is None:
             return None
-        loss = self.newest[1] if self.newest[0] == self.step else None
+        loss = self.newest[1] if self.newest and self.newest[0] == self.step else None
         return {"loss": loss, "lowest_step": self.lowest[0], "lowest_loss": self.lowest[1]}
 
 
@@ -194,7 +195,6 @@ def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: R
     state.wall_s = checkpoint.record["wall_s"]
     if validation := checkpoint.record["validation"]:
         state.lowest = (validation["lowest_step"], validation["lowest_loss"])
-        state.newest = state.lowest if validation["loss"] is None else (checkpoint.step, validation["loss"])
     state.recipe_changes = list(checkpoint.record["recipe_changes"])
     if changes := identity.changes_since(checkpoint):
         state.recipe_changes.append(
@@ -205,7 +205,12 @@ def restore_checkpoint(checkpoint: Checkpoint, state: TrainingState, identity: R
 def _remove_older(folder: RunFolder, newest: int, keep: int) -> None:
     """Remove incomplete checkpoints and all complete ones except the newest `keep` and the one with the lowest validation
     loss. If that fails, only a warning is logged."""
-    kept = {*[step for step in folder.complete_steps() if step <= newest][-keep:], folder.best_checkpoint().step}
+    try:
+        best = folder.best_checkpoint().step
+    except DmmaError as error:  # an older marker is damaged: which one is the best cannot be known
+        _log.warning("No older checkpoint of %s is removed: %s", folder.uri, error)
+        return
+    kept = {*[step for step in folder.complete_steps() if step <= newest][-keep:], best}
     for step in folder.steps():
         if step in kept or step > newest:
             continue

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from dmma_core.errors import IncompleteError
+from dmma_core.errors import CheckpointError, IncompleteError
 from dmma_core.storage import paths
 from dmma_core.storage.run_folder import MARKER, SCHEMA_VERSION, Checkpoint, RunFolder
 
@@ -34,3 +34,10 @@ def test_over_fitting_is_a_rise_that_noise_does_not_explain() -> None:
     assert not checkpoint(2.05).overfitting and not checkpoint(2.1).overfitting and not checkpoint(None).overfitting
     assert "risen from 2.050 (step 2) to 3.350 (step 9)" in checkpoint(3.35).overfitting
     assert not Checkpoint("imported", 0, {}).overfitting
+
+
+def test_a_checkpoint_of_another_schema_version_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    paths.write_json(paths.join(folder.checkpoint_uri(1), MARKER), {"schema_version": 1, "step": 1})
+    with pytest.raises(CheckpointError, match=r"schema version 1, this DMMA reads 2. Train or import it again"):
+        folder.checkpoint()

@@ -25,7 +25,7 @@ from dmma_core.models.presets import config_for_features
 from dmma_core.storage import paths
 from dmma_core.storage.lease import held
 from dmma_core.storage.metrics_log import read_metrics
-from dmma_core.storage.run_folder import EMA, MODEL, RunFolder
+from dmma_core.storage.run_folder import EMA, MARKER, MODEL, RunFolder
 from dmma_core.storage.tensor_files import read_tensors
 from dmma_core.training.arm import ArmPlan, _Events, check_features, new_state, train_arm
 from dmma_core.training.checkpoint import STATE, save_checkpoint
@@ -317,6 +317,18 @@ def test_averages_of_other_lengths_cannot_be_tracked_afterwards(store: FeatureSt
     other = with_recipe(plan, ema={"tracked_sigma_rel": (0.05, 0.2)})
     with pytest.raises(CheckpointError, match="recipe.ema.tracked_sigma_rel"):
         train_arm(replace(other, allow_changes=("recipe.ema.tracked_sigma_rel",)), ALONE)
+
+
+def test_a_damaged_marker_of_an_older_checkpoint_does_not_end_training(
+    store: FeatureStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = small_plan(tmp_path, store, num_steps=4)
+    assert train_arm(plan, ALONE)
+    folder = RunFolder(plan.run_uri)
+    Path(folder.checkpoint_uri(2), MARKER).write_text("{")
+    assert train_arm(with_recipe(plan, loop={"num_steps": 6}), ALONE)
+    assert folder.complete_steps() == [2, 4, 6]
+    assert "No older checkpoint" in caplog.text and "COMPLETE.json is not valid JSON" in caplog.text
 
 
 def test_the_best_checkpoint_is_kept_and_found(store: FeatureStore, tmp_path: Path) -> None:
